@@ -1,0 +1,228 @@
+"""The HTTP API: a thin skin of FastAPI over `Service`. Imports no Ray, so tests drive it directly.
+
+Errors always look the same: `{"error": {"code", "what", "where", "fix"}}`, with the status of the code.
+"""
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI, Query, Request, Response
+from starlette.exceptions import HTTPException
+
+from engine.admission import RequestBody, decode
+from engine.errors import ErrorBody, InvalidRequest, MintageError, NotFound, describe, http_status
+from engine.request import AssetId, Status
+from engine.service import WAIT_S_MAX, Service
+
+BODY_BYTES_MAX = 64 * 1024
+PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?")
+RETRY_AFTER_S = {429: "5", 503: "10"}
+
+EXAMPLE_REQUEST = {
+    "brief": {
+        "facts": {"article": "Scarf", "colour": "Teal", "material": "Wool", "gender": "Women", "price": "35.00 EUR"},
+        "policy": "default",
+    },
+    "tier": "priority",
+    "value_micros": 50_000,
+    "idempotency_key": "spring-catalogue/4711",
+}
+EXAMPLE_ERROR = {
+    "error": {
+        "code": "invalid_request",
+        "what": "Invalid enum value 'gold' (tiers: priority, standard, flex, batch)",
+        "where": "tier",
+        "fix": "Send the field as the API's schema says (see /docs).",
+    }
+}
+
+
+def build_api(service: Service) -> FastAPI:
+    """The ASGI application of a service."""
+    api = FastAPI(
+        title="Mintage",
+        version="1",
+        description="Generated assets: judged before release, recorded in a ledger that anyone can verify.",
+    )
+    add_errors(api)
+    add_assets(api, service)
+    add_ledger(api, service)
+    return api
+
+
+def add_assets(api: FastAPI, service: Service) -> None:
+    """Requests and assets."""
+
+    @api.post("/v1/assets", openapi_extra=openapi_body(), responses=openapi_answers())
+    async def create_asset(request: Request) -> Response:
+        """Request an asset. Waits up to `Prefer: wait=N` seconds for it, else answers 202 with a URL to ask again.
+
+        `Prefer: respond-async` does not wait. `Idempotency-Key` (or the field) makes a repeat safe. A client that goes
+        away while it waits stops its request.
+        """
+        body = with_key(decode(await read_body(request)), request.headers.get("Idempotency-Key"))
+        wait_s = prefer_wait_s(request.headers.get("Prefer", ""), service.config.http.wait_s)
+        return answer(await service.submit(body, wait_s))
+
+    @api.get("/v1/assets/{asset_id}")
+    async def get_asset(asset_id: str, wait: Annotated[float, Query(ge=0, le=WAIT_S_MAX)] = 0.0) -> Response:
+        """How a request stands, waiting up to `wait` seconds for it to finish."""
+        return answer(await service.status(checked_id(asset_id), wait))
+
+    @api.get("/v1/assets/{asset_id}/content")
+    async def get_content(asset_id: str) -> Response:
+        """The content of a released asset."""
+        asset = await service.asset(checked_id(asset_id))
+        headers = {"ETag": f'"{asset.content_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(asset.content, media_type="text/plain; charset=utf-8", headers=headers)
+
+    @api.get("/v1/assets/{asset_id}/receipt")
+    async def get_receipt(asset_id: str) -> Response:
+        """The receipt of a released asset (C2SP tlog-proof): entry, inclusion proof, signed checkpoint."""
+        asset = await service.asset(checked_id(asset_id))
+        return Response(asset.receipt, media_type="text/plain; charset=utf-8")
+
+
+def add_ledger(api: FastAPI, service: Service) -> None:
+    """The ledger's public face, and health."""
+
+    @api.get("/v1/checkpoint")
+    async def get_checkpoints() -> Response:
+        """The newest signed checkpoint of every shard, in order."""
+        return json(await service.checkpoints())
+
+    @api.get("/v1/checkpoint/{shard}")
+    async def get_checkpoint(shard: int) -> Response:
+        """One shard's newest signed checkpoint (C2SP signed note)."""
+        checkpoints = await service.checkpoints()
+        if not 0 <= shard < len(checkpoints):
+            raise NotFound(f"there is no shard {shard}", where="shard", fix=f"Use 0 to {len(checkpoints) - 1}.")
+        return Response(checkpoints[shard], media_type="text/plain; charset=utf-8")
+
+    @api.get("/v1/verifier-keys")
+    async def get_verifier_keys() -> Response:
+        """The public keys that receipts are checked with, one line a shard: `mintage verify` asks for them."""
+        return Response("".join(f"{key}\n" for key in service.verifier_keys), media_type="text/plain; charset=utf-8")
+
+    @api.get("/healthz")
+    async def get_health() -> Response:
+        """200 while somebody can generate, else 503."""
+        health = service.health()
+        return json(health, 200 if health["ok"] else 503)
+
+
+def add_errors(api: FastAPI) -> None:
+    """Every error in the one form."""
+
+    @api.exception_handler(MintageError)
+    async def ours(_: Request, error: MintageError) -> Response:
+        return error_answer(error.body)
+
+    @api.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        body = ErrorBody("not_found", str(error.detail), request.url.path, "See /docs for what there is.")
+        return error_answer(body, error.status_code)
+
+    @api.exception_handler(422)
+    async def validation(request: Request, error: Exception) -> Response:
+        return error_answer(InvalidRequest(f"{error}", where=request.url.path, fix="See /docs.").body)
+
+    @api.exception_handler(Exception)
+    async def other(_: Request, error: Exception) -> Response:
+        return error_answer(describe(error))
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, if it is not larger than we take; a larger one is not read to its end."""
+    chunks, num_bytes = [], 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes > BODY_BYTES_MAX:
+            raise InvalidRequest(
+                f"the body has more than {BODY_BYTES_MAX} bytes",
+                where="body",
+                fix="Send one request only.",
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def with_key(body: RequestBody, header: str | None) -> RequestBody:
+    """The idempotency key may come as a header; if it comes twice, both must be the same."""
+    if header is None:
+        return body
+    if body.idempotency_key not in (None, header):
+        raise InvalidRequest(
+            "the header Idempotency-Key and the field idempotency_key differ",
+            where="idempotency_key",
+            fix="Send one of them.",
+        )
+    if not 1 <= len(header) <= 256:
+        raise InvalidRequest("the key is empty or too long", where="Idempotency-Key", fix="Send 1 to 256 characters.")
+    return msgspec.structs.replace(body, idempotency_key=header)
+
+
+def prefer_wait_s(prefer: str, default_s: float) -> float:
+    """How long to wait, from the Prefer header (RFC 7240)."""
+    wanted = PREFER_WAIT.search(prefer)
+    if wanted is not None:
+        return min(float(wanted[1]), WAIT_S_MAX)
+    return 0.0 if "respond-async" in prefer else default_s
+
+
+def checked_id(asset_id: str) -> str:
+    """An asset id in the path."""
+    try:
+        return msgspec.convert(asset_id, AssetId)
+    except msgspec.ValidationError as error:
+        raise NotFound(
+            f"{asset_id[:64]!r} is no asset id", where="asset_id", fix="Use the 32 hex digits that a request returned."
+        ) from error
+
+
+def answer(status: Status) -> Response:
+    """The HTTP form of a status: 200 released, 202 pending, else the error's own status."""
+    headers = {"Location": f"/v1/assets/{status.asset_id}"}
+    if status.error is not None:
+        return json(status, http_status(status.error), headers)
+    return json(status, 202 if status.state == "pending" else 200, headers)
+
+
+def error_answer(body: ErrorBody, status_code: int | None = None) -> Response:
+    """An error that belongs to no request."""
+    status_code = status_code or http_status(body)
+    retry = {"Retry-After": RETRY_AFTER_S[status_code]} if status_code in RETRY_AFTER_S else {}
+    return json({"error": body}, status_code, retry)
+
+
+def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(data), status_code, headers, media_type="application/json")
+
+
+def openapi_body() -> dict[str, Any]:
+    """The request body for the OpenAPI page; we decode it ourselves."""
+    schema = msgspec.json.schema(RequestBody, ref_template="#/components/schemas/{name}")
+    inline = msgspec.json.schema_components([RequestBody], ref_template="#/$defs/{name}")
+    content = {
+        "application/json": {
+            "schema": {"$defs": inline[1], **inline[0][0]} if schema else {},
+            "examples": {"product text": {"value": EXAMPLE_REQUEST}},
+        }
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def openapi_answers() -> dict[int | str, dict[str, Any]]:
+    """The answers for the OpenAPI page."""
+    wrong = {"content": {"application/json": {"example": EXAMPLE_ERROR}}}
+    return {
+        200: {"description": "Released: the asset with its receipt."},
+        202: {"description": "Still under way: ask again at Location."},
+        400: {"description": "The request breaks a rule.", **wrong},
+        409: {"description": "The idempotency key stands for another request."},
+        422: {"description": "The gate refused every draft; `reasons` says why."},
+        429: {"description": "Too many requests are open."},
+        504: {"description": "The deadline passed."},
+    }

@@ -1,0 +1,159 @@
+"""The application: deployments put together, started and stopped. Only here do plain classes meet Serve."""
+
+import functools
+import logging
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+from ray import serve
+
+import actors.environment
+from actors.gatekeeper import Gatekeeper
+from actors.gateway import Gateway
+from actors.generator import GeneratorActor
+from actors.ledger_shard import LedgerShard
+from engine.config import Config
+from engine.errors import StartFailed
+from engine.generators.runtime import text_environment
+from gate.policy import load_policies
+from ledger.log import open_keys
+
+APP = "mintage"
+ONGOING_MAX = 100_000  # our own intake and pool say no earlier, and say why
+START_S_MAX = 300.0
+OBJECT_STORE_BYTES = 128 << 20  # hops carry small batches; Ray would take a third of the memory
+
+
+def build(config: Config) -> serve.Application:
+    """The Serve application of a configuration.
+
+    Raises:
+        PolicyError, LedgerError: a policy file is wrong; the ledger's directory does not fit.
+    """
+    load_policies(config.policies_path)
+    keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
+    one = {"max_ongoing_requests": ONGOING_MAX, "ray_actor_options": {"num_cpus": 0}, "health_check_period_s": 2}
+    gatekeeper = serve.deployment(**one)(Gatekeeper).bind(config)
+    shards = [
+        serve.deployment(name=f"LedgerShard-{number}", **one)(LedgerShard).bind(config, number)
+        for number in range(config.ledger.num_shards)
+    ]
+    generator = serve.deployment(
+        name="Generator",
+        num_replicas=config.text.num_replicas,
+        max_ongoing_requests=ONGOING_MAX,
+        health_check_period_s=1,
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": text_environment(config.text.threads)}},
+    )(GeneratorActor).bind(config, functools.partial(serve.get_deployment_handle, "Gateway", APP))
+    gateway = serve.deployment(name="Gateway", **one)(serve.ingress()(Gateway))
+    return gateway.bind(config, keys.verifier_keys, gatekeeper, shards, generator)
+
+
+def start(config: Config) -> str:
+    """Start Ray, Serve and the application on this machine; returns the gateway's URL once it can generate.
+
+    Raises:
+        StartFailed: the port is taken, or a part does not come up; the reason is in `what`.
+        PolicyError, LedgerError: see `build`.
+    """
+    check_port(config.http.host, config.http.port)
+    check_writable(config.data_path)
+    application = build(config)
+    Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.mkdir(parents=True, exist_ok=True)
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    quiet()
+    serve.start(http_options={"host": config.http.host, "port": config.http.port, "location": "HeadOnly"})
+    try:
+        serve.run(application, name=APP, route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        raise StartFailed(
+            f"the application does not come up: {deployment_messages() or error}",
+            where="actors",
+            fix="Mend the cause and start again; the logs are in /tmp/ray/session_latest/logs/serve.",
+        ) from error
+    url = f"http://{config.http.host}:{config.http.port}"
+    wait_healthy(url)
+    return url
+
+
+def stop() -> None:
+    """Stop the application, Serve and Ray."""
+    serve.shutdown()
+    ray.shutdown()
+    shutil.rmtree(Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent, ignore_errors=True)
+
+
+def handle() -> Any:
+    """A plain Serve handle of the gateway, for programs inside the same Ray cluster: `handle().mint.remote([...])`."""
+    return serve.get_app_handle(APP)
+
+
+def check_port(host: str, port: int) -> None:
+    """The port must be free before anything is started."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartFailed(
+                f"port {port} cannot be taken: {error.strerror}",
+                where="http.port",
+                fix="Stop what listens there, or choose another port (mintage run --port N).",
+            ) from error
+
+
+def check_writable(path: Path) -> None:
+    """The data directory must be ours to write."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartFailed(
+            f"cannot write: {error.strerror}", where=str(path), fix="Give it to your user, or set data_dir."
+        ) from error
+
+
+def deployment_messages() -> str:
+    """What Serve says of deployments that failed, without its traceback frames."""
+    application = serve.status().applications.get(APP)
+    if application is None:
+        return ""
+    lines = [line for deployment in application.deployments.values() for line in deployment.message.splitlines()]
+    errors = [line.strip() for line in lines if "Error" in line or "Failed" in line]
+    return errors[-1] if errors else application.message
+
+
+def wait_healthy(url: str) -> None:
+    """Until a generator pulls and HAProxy lets requests through."""
+    until_s = time.monotonic() + START_S_MAX
+    last = "no answer"
+    while time.monotonic() < until_s:
+        try:
+            response = httpx.get(f"{url}/healthz", timeout=5)
+            if response.is_success:
+                return
+            last = response.text
+        except httpx.HTTPError as error:
+            last = repr(error)
+        time.sleep(0.1)
+    raise StartFailed(f"not healthy after {START_S_MAX:g} s: {last}", where=url, fix="See the logs in /tmp/ray.")
+
+
+def quiet() -> None:
+    """Serve's progress lines are for developers of Serve."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)

@@ -1,0 +1,94 @@
+"""The gateway actor: HTTP and handle calls in front of the service, and the pool that the generators pull from."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from actors.api import build_api
+from actors.hop import Handle, RemoteStages, encode
+from engine.admission import convert
+from engine.config import Config
+from engine.errors import MintageError
+from engine.generators.contract import Draft
+from engine.request import Asset, Status
+from engine.service import Service
+from gate.policy import load_policies
+
+EXPIRE_EVERY_S = 1.0
+
+
+class Gateway:
+    """One replica holds the open requests and the pool, so there is exactly one until intake is durable.
+
+    Args:
+        config: the engine's configuration.
+        verifier_keys: public keys of the ledger.
+        gatekeeper, shards: handles of the stages.
+        generator: the generators' handle; they come to us, it only ties their deployment to the application.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        verifier_keys: tuple[str, ...],
+        gatekeeper: Handle,
+        shards: list[Handle],
+        generator: Handle,
+    ) -> None:
+        self.generator = generator
+        policies = load_policies(config.policies_path)
+        self.service = Service(config, policies, RemoteStages(gatekeeper, shards), verifier_keys)
+        self.drafts_decoder = msgspec.msgpack.Decoder(list[Draft])
+        self.background: set[asyncio.Task[None]] = set()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The HTTP application; Serve asks for it once, inside the replica's event loop."""
+        task = asyncio.get_running_loop().create_task(self.expire_for_ever())
+        self.background.add(task)
+        return build_api(self.service)
+
+    async def expire_for_ever(self) -> None:
+        """Give the claims of dead generators to the living, once a second."""
+        while True:
+            self.service.pool.expire()
+            await asyncio.sleep(EXPIRE_EVERY_S)
+
+    async def pull(self, worker_id: str, capacity: int, wait_s: float) -> bytes:
+        """A generator asks for work (see `Pool.pull`); an encoded `Inbox`."""
+        return encode(await self.service.pool.pull(worker_id, capacity, wait_s))
+
+    async def complete(self, worker_id: str, drafts: bytes) -> None:
+        """A generator hands in encoded drafts (see `Pool.complete`)."""
+        self.service.pool.complete(worker_id, self.drafts_decoder.decode(drafts))
+
+    async def mint(self, bodies: list[dict[str, Any]], wait_s: float = 600.0) -> list[Status]:
+        """The plain Serve handle's call: requests as in the HTTP API, all at once; one status each, in order.
+
+        A body that breaks a rule gets a `failed` status with the error; the others go on.
+        """
+        return list(await asyncio.gather(*(self.mint_one(body, wait_s) for body in bodies)))
+
+    async def mint_one(self, body: dict[str, Any], wait_s: float) -> Status:
+        """One request of a handle call."""
+        try:
+            return await self.service.submit(convert(body), wait_s)
+        except MintageError as error:
+            return Status("", "failed", error=error.body)
+
+    async def status(self, asset_id: str, wait_s: float = 0.0) -> Status:
+        """How a request stands."""
+        return await self.service.status(asset_id, wait_s)
+
+    async def asset(self, asset_id: str) -> Asset:
+        """A released asset with a fresh receipt."""
+        return await self.service.asset(asset_id)
+
+    async def checkpoints(self) -> list[str]:
+        """The newest checkpoint of every shard."""
+        return await self.service.checkpoints()
+
+    async def health(self) -> dict[str, Any]:
+        """See `Service.health`."""
+        return self.service.health()

@@ -1,0 +1,51 @@
+"""The ledger shard actor: one shard's keeper behind a handle. Commits run in a thread: they wait for the disk."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from actors.hop import encode
+from engine.config import Config
+from engine.embedded import GIB
+from engine.errors import describe
+from engine.records import Commit, Outcome, ShardKeeper
+from engine.service import unix_ms
+from ledger.errors import LedgerError
+from ledger.log import open_keys
+
+
+class LedgerShard:
+    """The one writer of one shard; a second one is refused by the shard's lock."""
+
+    def __init__(self, config: Config, num_shard: int) -> None:
+        keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
+        map_bytes = int(config.ledger.map_gib * GIB)
+        self.keeper = ShardKeeper(config.ledger_path, keys, num_shard, map_bytes=map_bytes, now_ms=unix_ms)
+        self.commits = msgspec.msgpack.Decoder(list[Commit])
+        self.ids = msgspec.msgpack.Decoder(list[str])
+        self.writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+
+    async def commit(self, batch: bytes) -> bytes:
+        """Encoded commits in, encoded outcomes out, in order. A full disk is an outcome of every item of the batch."""
+        items = self.commits.decode(batch)
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self.writer, self.keeper.commit, items)
+        except LedgerError as error:
+            outcomes = [Outcome(error=describe(error))] * len(items)
+        return encode(outcomes)
+
+    async def find(self, batch: bytes) -> bytes:
+        """Encoded asset ids in, encoded outcomes out, in order."""
+        return encode(self.keeper.find(self.ids.decode(batch)))
+
+    async def checkpoint(self) -> str:
+        """The newest signed checkpoint."""
+        return self.keeper.shard.checkpoint()
+
+    def __del__(self) -> None:
+        """Serve's farewell: give the shard back at once, so that a successor need not wait."""
+        keeper = getattr(self, "keeper", None)
+        if keeper is not None:
+            self.writer.shutdown(wait=True)
+            keeper.close()

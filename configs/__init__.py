@@ -1,0 +1,1 @@
+"""Configuration files a person edits: settings, policies, the sample catalogue."""

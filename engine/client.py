@@ -1,0 +1,214 @@
+"""The Python client: the same calls against an engine over HTTP and against one embedded in this process.
+
+    from engine import connect
+
+    with connect("http://127.0.0.1:8000") as mint:
+        asset = mint.mint({"article": "Scarf", "colour": "Teal"}, tier="priority")
+
+Every call has an async form (`mint_async`, ...). Errors are the engine's named errors in both cases.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import msgspec
+
+from engine.admission import RequestBody, convert
+from engine.embedded import Engine, LoopThread
+from engine.errors import ErrorBody, Refused, Unavailable, rebuild
+from engine.request import Asset, Status
+
+HTTP_TIMEOUT_MARGIN_S = 30.0
+CONNECTIONS_MAX = 512
+POLL_S_MAX = 60.0
+R = TypeVar("R")
+
+
+class Backend(Protocol):
+    """What a client needs of an engine; `Service` has these verbs."""
+
+    async def submit(self, body: RequestBody, wait_s: float) -> Status: ...
+
+    async def status(self, asset_id: str, wait_s: float = 0.0) -> Status: ...
+
+    async def asset(self, asset_id: str) -> Asset: ...
+
+    async def checkpoints(self) -> list[str]: ...
+
+    async def close(self) -> None: ...
+
+
+class HttpBackend:
+    """An engine behind its HTTP gateway.
+
+    Raises (every call):
+        Unavailable: nobody answers at the address.
+        MintageError: what the gateway answered.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(HTTP_TIMEOUT_MARGIN_S),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+        )
+
+    async def submit(self, body: RequestBody, wait_s: float) -> Status:
+        headers = {"Content-Type": "application/json", "Prefer": f"wait={wait_s:g}"}
+        data = await self.call("POST", "/v1/assets", wait_s, content=msgspec.json.encode(body), headers=headers)
+        return msgspec.json.decode(data, type=Status)
+
+    async def status(self, asset_id: str, wait_s: float = 0.0) -> Status:
+        data = await self.call("GET", f"/v1/assets/{asset_id}", wait_s, params={"wait": f"{wait_s:g}"})
+        return msgspec.json.decode(data, type=Status)
+
+    async def asset(self, asset_id: str) -> Asset:
+        status = await self.status(asset_id)
+        receipt = (await self.call("GET", f"/v1/assets/{asset_id}/receipt", 0)).decode()
+        return msgspec.structs.replace(released(status), receipt=receipt)
+
+    async def checkpoints(self) -> list[str]:
+        return msgspec.json.decode(await self.call("GET", "/v1/checkpoint", 0), type=list[str])
+
+    async def verifier_keys(self) -> list[str]:
+        """What receipts are checked with. Get it once, keep it, and compare it with what the operator published."""
+        return (await self.call("GET", "/v1/verifier-keys", 0)).decode().split()
+
+    async def call(self, method: str, path: str, wait_s: float, **options: Any) -> bytes:
+        """One HTTP exchange; an error answer is raised as the error that it describes."""
+        try:
+            response = await self.http.request(method, path, timeout=wait_s + HTTP_TIMEOUT_MARGIN_S, **options)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"no answer: {type(error).__name__}: {error}",
+                where=f"{self.url}{path}",
+                fix="Check that the engine runs there (mintage run).",
+            ) from error
+        if response.is_success:
+            return response.content
+        try:
+            body = msgspec.json.decode(response.content, type=dict[str, Any])["error"]
+            raise rebuild(msgspec.convert(body, ErrorBody))
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise Unavailable(
+                f"HTTP {response.status_code}: {response.text[:200]}",
+                where=f"{self.url}{path}",
+                fix="Check that the address is Mintage's.",
+            ) from error
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+class Client:
+    """Submit requests and get assets, from any thread or event loop."""
+
+    def __init__(self, backend: Backend, thread: LoopThread, *, owns_thread: bool) -> None:
+        self.backend = backend
+        self.thread = thread
+        self.owns_thread = owns_thread
+
+    def submit(self, facts: Mapping[str, str], **options: Any) -> str:
+        """Start a request; the id to ask for. `options` are the fields of `RequestBody` and of `Brief`."""
+        return self.thread.run(self._submit(facts, options))
+
+    def result(self, asset_id: str, timeout_s: float = 600.0) -> Asset:
+        """Wait for a request's asset.
+
+        Raises:
+            Refused, DeadlineExceeded, Cancelled, NotFound, ...: why there is none.
+            TimeoutError: it is still under way after `timeout_s`.
+        """
+        return self.thread.run(self._result(asset_id, timeout_s))
+
+    def mint(self, facts: Mapping[str, str], *, timeout_s: float = 600.0, **options: Any) -> Asset:
+        """Submit and wait. A call that is interrupted stops the request."""
+        return self.thread.run(self._mint(facts, options, timeout_s))
+
+    def status(self, asset_id: str) -> Status:
+        """How a request stands now."""
+        return self.thread.run(self.backend.status(asset_id))
+
+    def checkpoints(self) -> list[str]:
+        """The newest signed checkpoint of every shard."""
+        return self.thread.run(self.backend.checkpoints())
+
+    async def submit_async(self, facts: Mapping[str, str], **options: Any) -> str:
+        """`submit`, awaited."""
+        return await self.awaited(self._submit(facts, options))
+
+    async def result_async(self, asset_id: str, timeout_s: float = 600.0) -> Asset:
+        """`result`, awaited."""
+        return await self.awaited(self._result(asset_id, timeout_s))
+
+    async def mint_async(self, facts: Mapping[str, str], *, timeout_s: float = 600.0, **options: Any) -> Asset:
+        """`mint`, awaited."""
+        return await self.awaited(self._mint(facts, options, timeout_s))
+
+    async def awaited(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run on the client's loop, await on the caller's."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.thread.loop))
+
+    async def _submit(self, facts: Mapping[str, str], options: Mapping[str, Any]) -> str:
+        return (await self.backend.submit(body_of(facts, options), 0.0)).asset_id
+
+    async def _result(self, asset_id: str, timeout_s: float) -> Asset:
+        async with asyncio.timeout(timeout_s):
+            status = await self.backend.status(asset_id, POLL_S_MAX)
+            while status.state == "pending":
+                status = await self.backend.status(asset_id, POLL_S_MAX)
+        return released(status)
+
+    async def _mint(self, facts: Mapping[str, str], options: Mapping[str, Any], timeout_s: float) -> Asset:
+        status = await self.backend.submit(body_of(facts, options), timeout_s)
+        if status.state == "pending":
+            raise TimeoutError(f"asset {status.asset_id} is still under way after {timeout_s:g} s")
+        return released(status)
+
+    def close(self) -> None:
+        """Give back connections and thread; an engine that was passed in stays open."""
+        if self.owns_thread:
+            self.thread.run(self.backend.close())
+            self.thread.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(target: "str | Engine") -> Client:
+    """A client of the engine at an HTTP address, or of an embedded engine (`Engine.open(path)`)."""
+    if isinstance(target, Engine):
+        return Client(target.service, target.thread, owns_thread=False)
+    return Client(HttpBackend(target.rstrip("/")), LoopThread("mintage-client"), owns_thread=True)
+
+
+def body_of(facts: Mapping[str, str], options: Mapping[str, Any]) -> RequestBody:
+    """The request of a call: brief fields go into the brief, the others beside it."""
+    brief_fields = ("style", "policy", "model", "source")
+    brief = {"facts": dict(facts)} | {key: value for key, value in options.items() if key in brief_fields}
+    rest = {key: value for key, value in options.items() if key not in brief_fields}
+    return convert({"brief": brief} | rest)
+
+
+def released(status: Status) -> Asset:
+    """The asset of a status, or the error that stands in its place."""
+    if status.asset is not None:
+        return status.asset
+    if status.error is not None:
+        error = rebuild(status.error)
+        if isinstance(error, Refused):
+            error.reasons = status.reasons
+        raise error
+    raise Unavailable(f"asset {status.asset_id} is {status.state}", where="asset_id", fix="Wait for it with result().")
+
+
+def read_keys(path: Path) -> list[str]:
+    """The verifier keys in a file, one a line."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

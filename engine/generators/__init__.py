@@ -1,0 +1,1 @@
+"""Generators behind one contract: credits, add, step, abort (see contract.py)."""

@@ -1,0 +1,153 @@
+"""The text generator: vLLM's `LLMEngine` in this process, stepped by our own loop. The only importer of vllm.
+
+vLLM batches continuously; we keep its queue empty. Attempts are added only into free places, so what waits, waits in
+our pool's order, and vLLM's own priority decides only who is preempted when KV blocks run out.
+Turned down: `AsyncLLM` or vLLM's server. Both take the queue away from us, and cost two more processes.
+"""
+
+from pathlib import Path
+
+import msgspec
+from vllm import EngineArgs, SamplingParams, TokensPrompt
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from engine.errors import InvalidRequest, StartFailed
+from engine.generators.contract import Attempt, Draft, ModelInfo
+from engine.models.registry import ModelSource
+
+GIB = 1 << 30
+CPU_BLOCK_TOKENS = 32  # vLLM takes 128 on CPU; 32 is the smallest its kernels like, and lets short brand prompts hit
+BATCHED_TOKENS_MAX = 2048  # of prompts prefilled in one step; more would hold up those that are decoding
+
+
+class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a text generator runs. `capacity` sequences at once; `model_len_max` tokens of prompt and copy together."""
+
+    capacity: int = 64
+    model_len_max: int = 1024
+    kv_cache_gib: float = 1.0
+    dtype: str = "auto"
+
+
+def engine_args(model: Path, settings: TextSettings) -> EngineArgs:
+    """vLLM's arguments for a model directory; the benchmark gives the same ones to bare `vllm.LLM`."""
+    return EngineArgs(
+        model=str(model),
+        dtype=settings.dtype,
+        enforce_eager=True,
+        max_model_len=settings.model_len_max,
+        max_num_seqs=settings.capacity,
+        max_num_batched_tokens=max(settings.model_len_max, BATCHED_TOKENS_MAX),
+        # On CPU vLLM 0.32 cannot rewind a seeded generator after a partial prefill ("CPU Generator does not use
+        # offset") and the whole engine dies, so prompts are prefilled whole.
+        enable_chunked_prefill=False,
+        block_size=CPU_BLOCK_TOKENS,
+        kv_cache_memory_bytes=int(settings.kv_cache_gib * GIB),
+        scheduling_policy="priority",
+        structured_outputs_config={"backend": "guidance"},
+        disable_log_stats=True,
+        seed=0,
+    )
+
+
+def sampling_params(attempt: Attempt) -> SamplingParams:
+    """vLLM's parameters for an attempt."""
+    return SamplingParams(
+        max_tokens=attempt.tokens_max,
+        temperature=attempt.temperature,
+        top_p=0.95,
+        seed=attempt.seed,
+        structured_outputs=StructuredOutputsParams(grammar=attempt.grammar) if attempt.grammar else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+class TextGenerator:
+    """The generator contract over one vLLM engine.
+
+    Raises:
+        StartFailed: vLLM cannot load the model; the cause is chained. There is no other backend to fall back to.
+    """
+
+    def __init__(self, source: ModelSource, settings: TextSettings) -> None:
+        self.info = ModelInfo(name=source.name, digest=source.digest, backend="vllm")
+        self.capacity = settings.capacity
+        self.model_len_max = settings.model_len_max
+        self.running: set[str] = set()
+        try:
+            self.engine = LLMEngine.from_engine_args(engine_args(source.path, settings))
+        except Exception as error:
+            raise StartFailed(
+                f"vLLM cannot load the model: {type(error).__name__}: {error}",
+                where=str(source.path),
+                fix="Check that the directory holds a model vLLM supports and that memory suffices.",
+            ) from error
+        self.tokenizer = self.engine.get_tokenizer()
+
+    def prompt_ids(self, messages: tuple[tuple[str, str], ...]) -> list[int]:
+        """The token ids of a chat, by the model's own template, ready for the assistant's turn."""
+        text = self.tokenizer.apply_chat_template(
+            [{"role": role, "content": content} for role, content in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def credits(self) -> int:
+        return self.capacity - len(self.running)
+
+    def add(self, attempt: Attempt) -> None:
+        assert self.credits() > 0, "admitted beyond the credits"
+        ids = self.prompt_ids(attempt.messages)
+        if len(ids) + attempt.tokens_max > self.model_len_max:
+            raise InvalidRequest(
+                f"the prompt has {len(ids)} tokens; with {attempt.tokens_max} for the copy, "
+                f"at most {self.model_len_max} fit",
+                where="brief",
+                fix="Shorten the facts or the style, or raise text.model_len_max in the configuration.",
+            )
+        try:
+            self.engine.add_request(
+                attempt.attempt_id,
+                TokensPrompt(prompt_token_ids=ids),
+                sampling_params(attempt),
+                priority=attempt.priority,
+            )
+        except ValueError as error:
+            raise InvalidRequest(
+                f"vLLM refuses the attempt: {error}", where="brief", fix="Check the facts and the policy's limits."
+            ) from error
+        self.running.add(attempt.attempt_id)
+
+    def step(self) -> list[Draft]:
+        if not self.running:
+            return []
+        drafts = []
+        for output in self.engine.step():
+            if not output.finished or output.request_id not in self.running:
+                continue
+            self.running.discard(output.request_id)
+            completion = output.outputs[0]
+            reason = completion.finish_reason
+            drafts.append(
+                Draft(
+                    attempt_id=output.request_id,
+                    text=completion.text.strip(),
+                    finish_reason=reason if reason in ("stop", "length") else "error",
+                    num_prompt_tokens=len(output.prompt_token_ids or ()),
+                    num_tokens=len(completion.token_ids),
+                    model=self.info,
+                    error="" if reason in ("stop", "length") else f"vLLM ended the attempt: {reason}",
+                )
+            )
+        return drafts
+
+    def abort(self, attempt_id: str) -> None:
+        if attempt_id in self.running:
+            self.running.discard(attempt_id)
+            self.engine.abort_request([attempt_id])
+
+    def close(self) -> None:
+        self.running.clear()
+        self.engine.engine_core.shutdown()

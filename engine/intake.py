@@ -1,0 +1,179 @@
+"""Open requests: one job per asset id, however many wait for it, and what became of the finished ones.
+
+A repeat of a request finds the running job, the finished one, or the asset in the ledger; a different request under the
+same key is a conflict. A job whose last waiter went away is stopped, unless somebody was told to come back for it.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+
+from engine.errors import Cancelled, MintageError, Overloaded, Refused, describe
+from engine.records import Outcome, conflict
+from engine.request import Asset, AssetRequest, Reason, Status
+
+RATE_WINDOW = 64  # finished jobs from which the rate is estimated
+
+
+class Job:
+    """A request that was let in: its task, who waits, and whether it goes on when nobody does."""
+
+    def __init__(self, request: AssetRequest, task: "asyncio.Task[Status]") -> None:
+        self.request = request
+        self.task = task
+        self.num_waiters = 0
+        self.detached = False
+
+
+class Intake:
+    """The table of jobs.
+
+    Args:
+        mint: from request to released asset; raises the engine's errors.
+        find: what the ledger knows of an asset id.
+        num_open_max: jobs at once; one more is refused with an estimate of when to come back.
+        num_done_max: finished jobs remembered, oldest forgotten first; released assets are in the ledger for ever.
+        now_s: a monotonic clock.
+    Concurrency: one event loop.
+    """
+
+    def __init__(
+        self,
+        mint: Callable[[AssetRequest], Awaitable[Asset]],
+        find: Callable[[str], Awaitable[Outcome]],
+        *,
+        num_open_max: int,
+        num_done_max: int,
+        now_s: Callable[[], float],
+    ) -> None:
+        self.mint = mint
+        self.find = find
+        self.num_open_max = num_open_max
+        self.num_done_max = num_done_max
+        self.now_s = now_s
+        self.jobs: dict[str, Job] = {}
+        self.done: OrderedDict[str, tuple[bytes, Status]] = OrderedDict()
+        self.finish_times_s: deque[float] = deque(maxlen=RATE_WINDOW)
+        self.closed = False
+
+    async def submit(self, request: AssetRequest, *, is_repeatable: bool, wait_s: float) -> Status:
+        """Start a request, or join the one it repeats, and wait for it.
+
+        Args:
+            is_repeatable: the client chose the idempotency key, so the ledger may know the request already.
+            wait_s: how long to wait; then the status is `pending` and the job goes on by itself.
+        Raises:
+            IdempotencyConflict: the key stands for another request.
+            Overloaded: too many jobs are open.
+        Cancelling the wait stops the job, if nobody else waits for it and it was never answered with `pending`.
+        """
+        if is_repeatable and request.asset_id not in self.jobs and request.asset_id not in self.done:
+            recorded = (await self.find(request.asset_id)).recorded
+            if recorded is not None:
+                self.check_same(request, recorded.request_hash)
+                return Status(request.asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
+        # From here to the new job there is no await, so two repeats cannot both start one.
+        if request.asset_id in self.done:
+            body_hash, status = self.done[request.asset_id]
+            self.check_same(request, body_hash)
+            if status.state in ("released", "refused"):
+                return status
+        job = self.jobs.get(request.asset_id)
+        if job is None:
+            job = self.open(request)
+        self.check_same(request, job.request.body_hash)
+        return await self.wait(job, wait_s)
+
+    async def status(self, asset_id: str, wait_s: float) -> Status | None:
+        """How a request stands, waiting up to `wait_s` for it to finish; None where nobody knows the id."""
+        job = self.jobs.get(asset_id)
+        if job is not None:
+            job.detached = True  # somebody follows it by its id
+            return await self.wait(job, wait_s)
+        if asset_id in self.done:
+            return self.done[asset_id][1]
+        recorded = (await self.find(asset_id)).recorded
+        if recorded is None:
+            return None
+        return Status(asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
+
+    def open(self, request: AssetRequest) -> Job:
+        """A new job."""
+        if self.closed or len(self.jobs) >= self.num_open_max:
+            raise Overloaded(
+                f"{len(self.jobs)} requests are open, at most {self.num_open_max} are taken",
+                where="intake",
+                fix=f"Try again in about {self.retry_after_s()} s.",
+            )
+        task = asyncio.get_running_loop().create_task(self.run(request), name=f"mint-{request.asset_id}")
+        job = self.jobs[request.asset_id] = Job(request, task)
+        task.add_done_callback(lambda _: self.finish(job))
+        return job
+
+    async def run(self, request: AssetRequest) -> Status:
+        """The job's task: a request's outcome is always a status, never an exception."""
+        try:
+            asset = await self.mint(request)
+            return Status(request.asset_id, "released", asset, reasons=asset.reasons)
+        except Refused as error:
+            reasons = tuple(reason for reason in error.reasons if isinstance(reason, Reason))
+            return Status(request.asset_id, "refused", error=error.body, reasons=reasons)
+        except Exception as error:
+            return Status(request.asset_id, "failed", error=describe(error))
+
+    def finish(self, job: Job) -> None:
+        """A job ended: remember how."""
+        asset_id = job.request.asset_id
+        del self.jobs[asset_id]
+        self.finish_times_s.append(self.now_s())
+        status = cancelled_status(asset_id) if job.task.cancelled() else job.task.result()
+        self.done[asset_id] = (job.request.body_hash, status)
+        while len(self.done) > self.num_done_max:
+            self.done.popitem(last=False)
+
+    async def wait(self, job: Job, wait_s: float) -> Status:
+        """Wait for a job without owning it."""
+        job.num_waiters += 1
+        try:
+            done, _ = await asyncio.wait({job.task}, timeout=wait_s)
+        except asyncio.CancelledError:
+            if job.num_waiters == 1 and not job.detached:
+                job.task.cancel()
+            raise
+        finally:
+            job.num_waiters -= 1
+        if not done:
+            job.detached = True
+            return Status(job.request.asset_id, "pending")
+        return cancelled_status(job.request.asset_id) if job.task.cancelled() else job.task.result()
+
+    def check_same(self, request: AssetRequest, body_hash: bytes) -> None:
+        """The same key must stand for the same request."""
+        if request.body_hash != body_hash:
+            raise conflict(request.asset_id)
+
+    def retry_after_s(self) -> int:
+        """When a place should be free: the time one in sixteen of the open jobs takes at the recent rate."""
+        if len(self.finish_times_s) < 2:
+            return 5
+        span_s = max(self.now_s() - self.finish_times_s[0], 1e-3)
+        rate = len(self.finish_times_s) / span_s
+        return max(1, min(600, round(len(self.jobs) / 16 / rate)))
+
+    async def close(self) -> None:
+        """Stop every job."""
+        self.closed = True
+        tasks = [job.task for job in self.jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def cancelled_status(asset_id: str) -> Status:
+    """The status of a job that was stopped."""
+    error: MintageError = Cancelled(
+        "the request was stopped because nobody waited for it any more",
+        where="intake",
+        fix="Send it again; use 'Prefer: respond-async' to have it go on without you.",
+    )
+    return Status(asset_id, "cancelled", error=error.body)

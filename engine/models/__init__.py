@@ -1,0 +1,1 @@
+"""The models: the registry of names and the reference weights."""

@@ -1,0 +1,221 @@
+"""The way of one request: generate, judge, record. The stages are ports, so the same lines run in one process, across
+Serve handles, and in a simulation on a virtual clock.
+
+A rejected draft is written anew as its policy says: first freely with a new seed, then within a grammar built from the
+brief, and after the last try the request is refused with every reason.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from engine.errors import DeadlineExceeded, Refused, Unavailable, rebuild
+from engine.generators.contract import Attempt, Draft
+from engine.grammar import GrammarImpossible, copy_grammar
+from engine.prompt import messages
+from engine.records import Commit, Outcome, source_of
+from engine.request import Asset, AssetRequest, Reason
+from engine.tiers import TERMS
+from gate.policy import Policy
+from gate.verdict import Case, Verdict
+
+Generate = Callable[[Attempt, int], Awaitable[Draft]]
+"""(attempt, deadline_ms) -> its draft: `Pool.generate`."""
+
+
+class Stages(Protocol):
+    """What comes after generation. Each call may travel in one batch with those of other requests."""
+
+    async def assess(self, case: Case) -> Verdict: ...
+
+    async def record(self, commit: Commit) -> Outcome: ...
+
+    async def find(self, asset_id: str) -> Outcome: ...
+
+    async def checkpoints(self) -> list[str]: ...
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How drafts are sampled. `tokens_max` of one draft; temperatures of a free and of a constrained try."""
+
+    tokens_max: int = 96
+    temperature: float = 0.5
+    temperature_constrained: float = 0.8
+
+
+class Try(NamedTuple):
+    """One line of the retry plan."""
+
+    number: int
+    constrained: bool
+
+
+def retry_plan(policy: Policy) -> Iterator[Try]:
+    """The tries a policy allows: one, `retries.free` more with new seeds, `retries.constrained` within the grammar."""
+    num_free = 1 + policy.retries.free
+    for number in range(num_free + policy.retries.constrained):
+        yield Try(number, number >= num_free)
+
+
+def seed_of(asset_id: str, number: int) -> int:
+    """The seed of a try: 31 bits from its asset and number, so that a request run again writes the same drafts."""
+    return int.from_bytes(hashlib.sha256(f"{asset_id}/{number}".encode()).digest()[:4], "big") >> 1
+
+
+class Pipeline:
+    """Requests in, assets out.
+
+    Args:
+        generate: the pool.
+        stages: gate and ledger.
+        policies: by name.
+        now_ms: Unix time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        generate: Generate,
+        stages: Stages,
+        policies: Mapping[str, Policy],
+        sampling: Sampling,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.generate = generate
+        self.stages = stages
+        self.policies = policies
+        self.sampling = sampling
+        self.now_ms = now_ms
+
+    async def mint(self, request: AssetRequest) -> Asset:
+        """Bring a request to a released asset.
+
+        Raises:
+            Refused: the gate rejected every try; nothing was recorded.
+            DeadlineExceeded: time ran out first.
+            MintageError: a stage cannot serve it.
+        """
+        left_s = (request.deadline_ms - self.now_ms()) / 1000
+        try:
+            async with asyncio.timeout(left_s):
+                commit = await self.accepted(request)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the deadline passed before an asset could be released",
+                where="deadline_ms",
+                fix="Allow more time, or send the request with a higher tier.",
+            ) from None
+        return await self.record(commit)
+
+    async def accepted(self, request: AssetRequest) -> Commit:
+        """The tries, one after the other, until the gate accepts a draft."""
+        policy = self.policies[request.brief.policy]
+        source = await self.source(request)
+        reasons: list[Reason] = []
+        num_tokens = 0
+        for plan in retry_plan(policy):
+            try:
+                attempt = self.attempt(request, policy, plan, source)
+            except GrammarImpossible as error:
+                reasons.append(Reason(plan.number, "grammar", error.body.what))
+                break
+            draft = await self.generate(attempt, request.deadline_ms)
+            num_tokens += draft.num_tokens
+            if draft.finish_reason == "error":
+                raise Unavailable(draft.error, where="generator", fix="See the reason; sending it again may not help.")
+            verdict = await self.stages.assess(case_of(request, attempt, draft))
+            if verdict.accepted:
+                return self.commit(request, policy, plan, draft, num_tokens, reasons, source)
+            reasons += [Reason(plan.number, finding.check, finding.detail) for finding in verdict.findings]
+        raise refusal(reasons)
+
+    def attempt(self, request: AssetRequest, policy: Policy, plan: Try, source: Asset | None) -> Attempt:
+        """What the generator is asked in a try."""
+        brief = request.brief
+        return Attempt(
+            attempt_id=f"{request.asset_id}/{plan.number}",
+            messages=messages(
+                brief.facts, tone=policy.tone, style=brief.style, source=source.content if source else ""
+            ),
+            seed=seed_of(request.asset_id, plan.number),
+            tokens_max=self.sampling.tokens_max,
+            temperature=self.sampling.temperature_constrained if plan.constrained else self.sampling.temperature,
+            priority=TERMS[request.tier].priority,
+            grammar=copy_grammar(brief.facts, policy) if plan.constrained else None,
+        )
+
+    def commit(
+        self,
+        request: AssetRequest,
+        policy: Policy,
+        plan: Try,
+        draft: Draft,
+        num_tokens: int,
+        reasons: list[Reason],
+        source: Asset | None,
+    ) -> Commit:
+        """What is recorded of an accepted draft."""
+        return Commit(
+            asset_id=request.asset_id,
+            content=draft.text,
+            request_hash=request.body_hash,
+            tenant=request.tenant,
+            value_micros=request.value_micros,
+            tier=request.tier,
+            priority=TERMS[request.tier].priority,
+            model=draft.model,
+            policy_name=policy.name,
+            policy=msgspec.json.encode(policy, order="sorted"),
+            num_attempts=plan.number + 1,
+            num_tokens=num_tokens,
+            constrained=plan.constrained,
+            latency_ms=self.now_ms() - request.created_ms,
+            reasons=tuple(reasons),
+            source=source.receipt if source else "",
+        )
+
+    async def record(self, commit: Commit) -> Asset:
+        """Write the asset down. Once begun, neither a deadline nor a waiter who leaves stops it: the ledger's answer is
+        the request's answer."""
+        task = asyncio.ensure_future(self.stages.record(commit))
+        try:
+            outcome = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            outcome = await task
+        if outcome.error is not None:
+            raise rebuild(outcome.error)
+        assert outcome.recorded is not None, "the ledger answers a commit with an asset or an error"
+        return outcome.recorded.asset
+
+    async def source(self, request: AssetRequest) -> Asset | None:
+        """The asset that the brief derives from, if it names one."""
+        source_id = request.brief.source
+        if source_id is None:
+            return None
+        return source_of(await self.stages.find(source_id), source_id).asset
+
+
+def case_of(request: AssetRequest, attempt: Attempt, draft: Draft) -> Case:
+    """A draft as the gate sees it, with the brief as the writer was shown it."""
+    return Case(
+        facts=request.brief.facts,
+        prompt=attempt.messages[-1][1],
+        text=draft.text,
+        finish_reason=draft.finish_reason,
+        policy=request.brief.policy,
+    )
+
+
+def refusal(reasons: list[Reason]) -> Refused:
+    """The error of a request whose every draft was rejected."""
+    num_tries = len({reason.attempt for reason in reasons})
+    last = [f"{reason.check}: {reason.detail}" for reason in reasons if reason.attempt == reasons[-1].attempt]
+    error = Refused(
+        f"the gate rejected all {num_tries} drafts; the last for {'; '.join(last)}",
+        where="gate",
+        fix="Check the facts against the policy, or allow more retries in it.",
+    )
+    error.reasons = tuple(reasons)
+    return error

@@ -1,0 +1,188 @@
+"""A pool's queue: the best attempt first, claimed at the last moment, and given back when its worker dies.
+
+The queue is ours, not the model server's: a worker pulls only what fits now, so a later and more valuable attempt
+still overtakes everything that waits. Every claim is a lease of a worker that must keep pulling; one that stops for
+`lease_s` loses its claims, which go back to their old places in the queue. A draft counts only if its worker still
+holds the claim, so an attempt yields exactly one draft however often generation ran.
+
+Turned down: calling generator replicas with the work. A call cannot be taken back when something better arrives, and
+it hides which replica holds what.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from engine.errors import Overloaded, Unavailable
+from engine.generators.contract import Attempt, Draft
+
+CLAIMS_MAX = 3  # an attempt whose workers died this often is taken for their murderer
+
+
+class Inbox(msgspec.Struct, frozen=True):
+    """What a pull brings: attempts to run, and ids to stop."""
+
+    attempts: tuple[Attempt, ...] = ()
+    aborts: tuple[str, ...] = ()
+
+
+class Ticket:
+    """An attempt on its way: its place in the order, who has it, who waits for it."""
+
+    __slots__ = ("attempt", "future", "key", "num_claims", "worker")
+
+    def __init__(self, attempt: Attempt, key: tuple[int, int, int], future: "asyncio.Future[Draft]") -> None:
+        self.attempt = attempt
+        self.key = key
+        self.future = future
+        self.worker: str | None = None
+        self.num_claims = 0
+
+
+class Worker:
+    """A generator that pulls: what it holds, what it must stop, and when it was last heard of."""
+
+    __slots__ = ("aborts", "claims", "seen_s", "wake")
+
+    def __init__(self) -> None:
+        self.claims: dict[str, Ticket] = {}
+        self.aborts: list[str] = []
+        self.seen_s = 0.0
+        self.wake = asyncio.Event()
+
+
+class Pool:
+    """The queue of one pool.
+
+    Args:
+        num_waiting_max: attempts that may wait; one more is refused.
+        lease_s: a worker not heard of for so long is dead.
+        now_s: a monotonic clock.
+    Concurrency: one event loop.
+    Cost: O(log n) an attempt.
+    """
+
+    def __init__(self, *, num_waiting_max: int, lease_s: float, now_s: Callable[[], float]) -> None:
+        self.num_waiting_max = num_waiting_max
+        self.lease_s = lease_s
+        self.now_s = now_s
+        self.heap: list[tuple[tuple[int, int, int], Ticket]] = []
+        self.tickets: dict[str, Ticket] = {}
+        self.workers: dict[str, Worker] = {}
+        self.order = itertools.count()
+
+    @property
+    def num_waiting(self) -> int:
+        """Attempts nobody has claimed."""
+        return len(self.tickets) - sum(len(worker.claims) for worker in self.workers.values())
+
+    async def generate(self, attempt: Attempt, deadline_ms: int) -> Draft:
+        """Queue an attempt and wait for its draft. Cancelling the wait stops the attempt wherever it is.
+
+        Raises:
+            Overloaded: `num_waiting_max` attempts wait already.
+            Unavailable: `CLAIMS_MAX` workers died with this attempt in hand.
+        """
+        if self.num_waiting >= self.num_waiting_max:
+            raise Overloaded(
+                f"{self.num_waiting} attempts wait already",
+                where="pool",
+                fix="Try again later, or raise pool.num_waiting_max in the configuration.",
+            )
+        assert attempt.attempt_id not in self.tickets, "an attempt id is used once"
+        future: asyncio.Future[Draft] = asyncio.get_running_loop().create_future()
+        ticket = Ticket(attempt, (attempt.priority, deadline_ms, next(self.order)), future)
+        self.tickets[attempt.attempt_id] = ticket
+        self.enqueue(ticket)
+        try:
+            return await future
+        finally:
+            self.forget(ticket)
+
+    async def pull(self, worker_id: str, capacity: int, wait_s: float) -> Inbox:
+        """What a worker should do next: at once if there is something, else within `wait_s`. Also its heartbeat."""
+        self.expire()
+        worker = self.workers.setdefault(worker_id, Worker())
+        worker.seen_s = self.now_s()
+        worker.wake.clear()
+        inbox = self.claim(worker_id, worker, capacity)
+        if not inbox.attempts and not inbox.aborts:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.wake.wait(), wait_s)
+            inbox = self.claim(worker_id, worker, capacity)
+        worker.seen_s = self.now_s()
+        return inbox
+
+    def complete(self, worker_id: str, drafts: Iterable[Draft]) -> None:
+        """Hand in drafts. One whose claim was lost meanwhile (aborted, or the lease ran out) is dropped."""
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
+        worker.seen_s = self.now_s()
+        for draft in drafts:
+            ticket = worker.claims.pop(draft.attempt_id, None)
+            if ticket is not None and not ticket.future.done():
+                ticket.worker = None
+                ticket.future.set_result(draft)
+        worker.wake.set()
+
+    def leave(self, worker_id: str) -> None:
+        """A worker is gone, or says goodbye: what it held goes back to its old place in the queue."""
+        worker = self.workers.pop(worker_id, None)
+        if worker is None:
+            return
+        for ticket in worker.claims.values():
+            ticket.worker = None
+            if ticket.future.done():
+                continue
+            if ticket.num_claims < CLAIMS_MAX:
+                self.enqueue(ticket)
+            else:
+                ticket.future.set_exception(
+                    Unavailable(
+                        f"{ticket.num_claims} generators died while they worked on it",
+                        where="pool",
+                        fix="Look for the cause in the generator's log; the request was not served.",
+                    )
+                )
+
+    def expire(self) -> list[str]:
+        """Let go of every worker not heard of for `lease_s`; their ids. To be called once a second or so."""
+        limit = self.now_s() - self.lease_s
+        dead = [worker_id for worker_id, worker in self.workers.items() if worker.seen_s < limit]
+        for worker_id in dead:
+            self.leave(worker_id)
+        return dead
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Put a ticket into its place and wake the workers."""
+        heapq.heappush(self.heap, (ticket.key, ticket))
+        for worker in self.workers.values():
+            worker.wake.set()
+
+    def claim(self, worker_id: str, worker: Worker, capacity: int) -> Inbox:
+        """The best of the queue, as many as the worker has room for, and the ids it must stop."""
+        attempts = []
+        while self.heap and len(worker.claims) < capacity:
+            _, ticket = heapq.heappop(self.heap)
+            if ticket.future.done():
+                continue
+            ticket.worker = worker_id
+            ticket.num_claims += 1
+            worker.claims[ticket.attempt.attempt_id] = ticket
+            attempts.append(ticket.attempt)
+        aborts, worker.aborts = tuple(worker.aborts), []
+        return Inbox(tuple(attempts), aborts)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Nobody waits for the ticket any more; whoever still works on it is told to stop."""
+        attempt_id = ticket.attempt.attempt_id
+        del self.tickets[attempt_id]
+        worker = self.workers.get(ticket.worker) if ticket.worker is not None else None
+        if worker is not None and worker.claims.pop(attempt_id, None) is not None:
+            worker.aborts.append(attempt_id)
+            worker.wake.set()

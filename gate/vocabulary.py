@@ -1,0 +1,227 @@
+"""What words mean: colour, material, article, gender, season, usage, size, origin and brand words, with their synonyms.
+
+The rules for words that could mean something else, in the order they are tried:
+
+1. The longest phrase wins: "rose gold" is one colour, "small of the back" is an idiom and no size.
+2. A word that is also ordinary English (fall, top, medium, coffee, ...) counts only where its neighbours say so; the
+   neighbours are listed in `gate.idioms.CONTEXTS`.
+3. Everything else counts wherever it stands. "A rose on the sleeve" is read as the colour rose. In doubt the gate
+   rejects: a false reject costs one retry, a false accept costs the reader's trust.
+
+The words of a fact are read without rule 2, because a fact of one word has no neighbours.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from gate import idioms, lexicon, nouns
+from gate.phrases import PhraseTable, Token, plural, word_set, words_of
+
+KINDS = ("colour", "material", "article", "gender", "season", "usage", "size", "origin", "brand")
+EDGE = "|"
+
+
+class Reading(NamedTuple):
+    """One meaning of a word."""
+
+    kind: str
+    canonical: str
+
+
+Readings = tuple[Reading, ...]
+
+
+class Mention(NamedTuple):
+    """A vocabulary term in a text: words [start, stop), and its possible meanings, never empty."""
+
+    start: int
+    stop: int
+    readings: Readings
+
+
+class Context(NamedTuple):
+    """When an ambiguous word counts, by the word before and after it (see `gate.idioms.CONTEXTS`)."""
+
+    sure: frozenset[str]
+    after: frozenset[str]
+    before: frozenset[str]
+    not_after: frozenset[str]
+    not_before: frozenset[str]
+
+    def counts(self, previous: str, following: str) -> bool:
+        """Whether the word between these two has its vocabulary meaning."""
+        if previous in self.sure:
+            return True
+        if previous in self.not_after or following in self.not_before:
+            return False
+        if self.after or self.before:
+            return previous in self.after or following in self.before
+        return True
+
+
+class Term(NamedTuple):
+    """A parsed line of the lexicon."""
+
+    canonical: str
+    synonyms: tuple[str, ...]
+    broader: tuple[str, ...]
+    plural_only: bool
+
+
+class Vocabulary:
+    """The compiled lexicon. Build once (`vocabulary()`); all methods are pure."""
+
+    def __init__(self) -> None:
+        self.broader: dict[Reading, set[Reading]] = {}
+        self.plural_only: set[str] = set()
+        self.synonyms: dict[Reading, list[str]] = {}
+        meanings: dict[tuple[str, ...], list[Reading]] = {}
+        for phrase, reading in self._meanings():
+            readings = meanings.setdefault(words_of(phrase), [])
+            if reading not in readings:
+                readings.append(reading)
+                self.synonyms.setdefault(reading, []).append(phrase)
+        self._facts = PhraseTable([(words, tuple(readings)) for words, readings in meanings.items()])
+        harmless = [(words_of(phrase), ()) for phrase in _listed(idioms.HARMLESS)]
+        self._text = PhraseTable[Readings](
+            [*[(words, tuple(readings)) for words, readings in meanings.items()], *harmless]
+        )
+        self._contexts = _contexts(self.synonyms)
+
+    def mentions(self, text: str, tokens: Sequence[Token]) -> list[Mention]:
+        """The terms that a text uses in their vocabulary meaning. Cost: tens of microseconds for a short copy."""
+        words = [token.word for token in tokens]
+        return [
+            Mention(start, stop, readings)
+            for start, stop, readings in self._text.longest(words)
+            if readings and (stop - start > 1 or self._counts(text, tokens, start))
+        ]
+
+    def terms(self, words: Sequence[str]) -> list[Readings]:
+        """The meanings of the terms in a fact's words: the longest phrases, without regard to context."""
+        return [readings for _, _, readings in self._facts.longest(words)]
+
+    def supports(self, words: Sequence[str]) -> Iterator[Reading]:
+        """Everything that may be said because a fact has these words: all its terms, and what is broader."""
+        for _, _, readings in self._facts.every(words):
+            for reading in readings:
+                yield reading
+                yield from self.broader.get(reading, ())
+
+    def _counts(self, text: str, tokens: Sequence[Token], at: int) -> bool:
+        """Whether a term of one word has its vocabulary meaning here."""
+        token = tokens[at]
+        if token.word in _SIZE_LETTERS:
+            glued = text[token.start - 1 : token.start].isalnum() or text[token.end : token.end + 1].isalnum()
+            named = at > 0 and tokens[at - 1].word in ("size", "sizes")
+            return not glued and (named or text[token.start].isupper())
+        context = self._contexts.get(token.word)
+        if context is None:
+            return True
+        return context.counts(neighbour(text, tokens, at, -1), neighbour(text, tokens, at, 1))
+
+    def _meanings(self) -> Iterator[tuple[str, Reading]]:
+        """Every phrase of the lexicon with one meaning; fills `broader` and `plural_only` on the way."""
+        yield from self._simple("colour", lexicon.COLOURS)
+        for shade in lexicon.SHADES.split():
+            for base in lexicon.SHADED.split():
+                self._widen(Reading("colour", f"{shade} {base}"), [f"colour:{base.replace('gray', 'grey')}"])
+                yield f"{shade} {base}", Reading("colour", f"{shade} {base}".replace("gray", "grey"))
+        yield from self._materials()
+        yield from self._articles()
+        yield from self._simple("gender", lexicon.GENDERS)
+        for pronouns, genders in lexicon.PRONOUNS.items():
+            yield from ((word, Reading("gender", gender)) for word in pronouns.split() for gender in genders)
+        yield from self._simple("season", lexicon.SEASONS)
+        for first in lexicon.SEASON_PAIRS.split():
+            yield from (
+                (f"{first} to {last}", Reading("season", "all seasons")) for last in lexicon.SEASON_PAIRS.split()
+            )
+        for kind, lines in (("usage", lexicon.USAGES), ("size", lexicon.SIZES), ("origin", lexicon.ORIGINS)):
+            yield from self._simple(kind, lines)
+        yield from ((name, Reading("brand", name)) for name in _listed(lexicon.BRANDS))
+
+    def _simple(self, kind: str, lines: str) -> Iterator[tuple[str, Reading]]:
+        for term in _parse(lines):
+            reading = Reading(kind, term.canonical)
+            self._widen(reading, [f"{kind}:{name}" for name in term.broader])
+            yield from ((phrase, reading) for phrase in (term.canonical, *term.synonyms))
+
+    def _materials(self) -> Iterator[tuple[str, Reading]]:
+        """Materials; their imitations ("faux leather") and mixtures ("cotton blend") are materials of their own."""
+        textiles = list(self._simple("material", lexicon.TEXTILES))
+        for _, reading in textiles:
+            self._widen(reading, ["material:fabric"])
+        plain = [*textiles, *self._simple("material", lexicon.MATERIALS)]
+        yield from plain
+        yield from self._simple("material", lexicon.GENERIC_TEXTILE)
+        for phrase, reading in plain:
+            for word in lexicon.IMITATION.split():
+                yield f"{word} {phrase}", Reading("material", f"imitation {reading.canonical}")
+            for word in lexicon.MIXED.split():
+                yield f"{phrase} {word}", Reading("material", f"{reading.canonical} blend")
+
+    def _articles(self) -> Iterator[tuple[str, Reading]]:
+        for lines, allowed in (*nouns.SECTIONS, (nouns.SECTION_NAMES, ())):
+            for term in _parse(lines):
+                reading = Reading("article", term.canonical)
+                self._widen(reading, [*allowed, *(f"article:{name}" for name in term.broader)])
+                if term.plural_only:
+                    self.plural_only.add(term.canonical)
+                for phrase in (term.canonical, *term.synonyms):
+                    yield phrase, reading
+                    if not term.plural_only and (phrase.endswith("ss") or not phrase.endswith("s")):
+                        yield plural(phrase), reading
+
+    def _widen(self, reading: Reading, broader: Iterable[str]) -> None:
+        """Note what a meaning may also be called; `broader` are "kind:canonical"."""
+        pairs = (name.split(":", 1) for name in broader)
+        self.broader.setdefault(reading, set()).update(Reading(kind, canonical) for kind, canonical in pairs)
+
+
+@functools.cache
+def vocabulary() -> Vocabulary:
+    """The one compiled vocabulary. Cost: some tens of milliseconds on the first call."""
+    return Vocabulary()
+
+
+_SIZE_LETTERS = word_set(idioms.SIZE_LETTERS)
+
+
+def _parse(lines: str) -> Iterator[Term]:
+    """Terms from `canonical: synonym, synonym > broader, broader` lines."""
+    for line in lines.strip().splitlines():
+        names, _, broader = line.partition(" > ")
+        canonical, _, synonyms = names.partition(":")
+        yield Term(
+            canonical.strip().removeprefix("+"),
+            tuple(_listed(synonyms)),
+            tuple(_listed(broader)),
+            canonical.startswith("+"),
+        )
+
+
+def _listed(text: str) -> list[str]:
+    """Phrases separated by commas or lines."""
+    return [phrase.strip() for phrase in text.replace("\n", ",").split(",") if phrase.strip()]
+
+
+def _contexts(synonyms: dict[Reading, list[str]]) -> dict[str, Context]:
+    """The rules for ambiguous words, with ARTICLE replaced by the first word of every article."""
+    articles = {words_of(name)[0] for reading, names in synonyms.items() if reading.kind == "article" for name in names}
+
+    def words(rule: dict[str, str], field: str) -> frozenset[str]:
+        listed = word_set(rule.get(field, ""))
+        return listed - {idioms.ARTICLE} | articles if idioms.ARTICLE in listed else listed
+
+    return {word: Context(*(words(rule, field) for field in Context._fields)) for word, rule in idioms.CONTEXTS.items()}
+
+
+def neighbour(text: str, tokens: Sequence[Token], at: int, step: int) -> str:
+    """The word next to a word, or EDGE where a punctuation mark or the end of the text comes first."""
+    other = at + step
+    if not 0 <= other < len(tokens):
+        return EDGE
+    first, last = sorted((tokens[at], tokens[other]), key=lambda token: token.start)
+    return tokens[other].word if text[first.end : last.start].strip(" -'\"") == "" else EDGE

@@ -1,0 +1,89 @@
+"""The named errors of the ledger. Every one says what was wrong, where, and what to do about it.
+
+They carry the same four fields as the engine's error body, as plain strings, so that a caller can show any of them
+without knowing this package; and they pickle, because they cross processes.
+"""
+
+from typing import ClassVar
+
+
+class LedgerError(Exception):
+    """The root; raised itself only for a failure of storage that has no better name.
+
+    Args:
+        what: what was wrong, one clause without a full stop.
+        where: the file, field, line or step at fault.
+        fix: what the caller can do about it, a full sentence.
+    """
+
+    code: ClassVar[str] = "ledger_error"
+
+    def __init__(self, what: str, *, where: str, fix: str) -> None:
+        super().__init__(what, where, fix)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.code} at {self.where}: {self.what}. {self.fix}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(kind: type[LedgerError], what: str, where: str, fix: str) -> LedgerError:
+    return kind(what, where=where, fix=fix)
+
+
+class LedgerFull(LedgerError):
+    """The disk, the quota or the map is full. Nothing of the batch was written; reads go on."""
+
+    code = "ledger_full"
+
+
+class LedgerLocked(LedgerError):
+    """Another owner has the shard open."""
+
+    code = "ledger_locked"
+
+
+class LedgerCorrupt(LedgerError):
+    """What is stored contradicts its own hashes or its checkpoint."""
+
+    code = "ledger_corrupt"
+
+
+class LogMismatch(LedgerError):
+    """The directory holds another log, or another number of shards, than was asked for."""
+
+    code = "log_mismatch"
+
+
+class KeyInvalid(LedgerError):
+    """A key file or a key string cannot be used."""
+
+    code = "key_invalid"
+
+
+class UnknownParent(LedgerError):
+    """An entry names a parent that is not in the ledger; nothing of its batch was written."""
+
+    code = "unknown_parent"
+
+
+class ReceiptInvalid(LedgerError):
+    """A receipt, a checkpoint or a proof does not prove what it claims."""
+
+    code = "receipt_invalid"
+
+
+class EntryNotFound(LedgerError):
+    """No entry, or no tree, of that index or size."""
+
+    code = "not_found"
+
+
+class EntryInvalid(LedgerError):
+    """An entry breaks a rule of the format, or a limit; nothing of its batch was written."""
+
+    code = "entry_invalid"

@@ -1,0 +1,1 @@
+"""Load: locust users that verify while they load."""
