@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from engine.admission import RequestBody, decode
@@ -124,9 +125,11 @@ def add_errors(api: FastAPI) -> None:
         body = ErrorBody("not_found", str(error.detail), request.url.path, "See /docs for what there is.")
         return error_answer(body, error.status_code)
 
-    @api.exception_handler(422)
-    async def validation(request: Request, error: Exception) -> Response:
-        return error_answer(InvalidRequest(f"{error}", where=request.url.path, fix="See /docs.").body)
+    @api.exception_handler(RequestValidationError)
+    async def validation(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return error_answer(InvalidRequest(first["msg"], where=where, fix="See /docs for what it takes.").body)
 
     @api.exception_handler(Exception)
     async def other(_: Request, error: Exception) -> Response:

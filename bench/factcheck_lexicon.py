@@ -79,6 +79,8 @@ paper, cardboard, wax, beeswax, soy wax, paraffin
 shea butter, cocoa butter, olive oil, coconut oil, argan oil, jojoba, aloe vera, glycerine
 synthetic = man made
 """
+# As colours these are paint, as what a thing is "made of" they are metal: that needs a fact of its own.
+METAL_COLOURS = frozenset({"silver", "gold", "rose gold", "bronze", "copper"})
 # The head word of these names what they imitate: a fact "faux leather" must not support "leather".
 IMITATIONS = frozenset({"faux leather", "faux suede", "faux fur"})
 
@@ -127,7 +129,7 @@ key ring = keyring = key chain = keychain < accessory
 ~ring, necklace, pendant, bracelet, bangle, earring, brooch, anklet, ~chain < jewellery, accessory
 homeware = kitchenware = tableware
 mug = coffee mug = tea mug, cup = teacup = coffee cup, tumbler, jug = pitcher, carafe = decanter < homeware
-bottle, plate = dinner plate, bowl, teapot, kettle, saucepan, frying pan = skillet, dutch oven, wok < homeware
+~bottle, plate = dinner plate, bowl, teapot, kettle, saucepan, frying pan = skillet, dutch oven, wok < homeware
 water bottle, flask = thermos < bottle, homeware
 wine glass, chopping board = cutting board, knife = knives, fork, spoon, cutlery, apron, tray, coaster < homeware
 towel, tea towel = dish towel, bath mat, cushion = throw pillow, pillow, pillowcase, duvet, curtain < homeware
@@ -162,7 +164,7 @@ unisex = gender neutral = genderless = all genders = any gender
 
 SEASONS = """
 summer = summertime = summery, winter = wintertime = wintry, ~spring = springtime, autumn = autumnal = ~fall, monsoon
-all year round = year round = all season = every season = any season = all seasons = four season
+all year round = year round = every season = any season = all seasons
 january, february, april, july, september, october, november, december
 christmas = xmas, diwali, holi, eid, ramadan, easter, halloween, hanukkah, thanksgiving, valentine day = valentine
 new year = new years eve, mother day = mothers day, father day = fathers day, black friday, carnival
@@ -224,7 +226,7 @@ recycled, recyclable, biodegradable = compostable, carbon neutral = climate neut
 ethical = ethically = responsibly sourced, vegan, cruelty free, plastic free, chemical free, toxic free = non toxic
 handmade = hand made = handcrafted = hand crafted = hand woven = handwoven = hand sewn = hand stitched = hand finished
 hand knitted = hand blown = hand thrown, artisan = artisanal, bespoke = made to measure = custom made
-genuine = authentic = one hundred percent, pure, real leather, solid gold, solid wood
+genuine = authentic, pure, real leather, solid gold, solid wood
 hypoallergenic = hypo allergenic, dermatologically tested = dermatologist, clinically proven = clinically tested
 scientifically proven, doctor recommended, anti ageing = anti aging, orthopaedic = orthopedic = ergonomic
 limited edition = limited run = limited stock = while stocks last = limited time, exclusive = exclusively, one of a kind
@@ -235,26 +237,27 @@ free shipping = free delivery = ships free = delivered free = next day delivery 
 free gift = gift wrapped = gift wrap = gift box = gift boxed = free of charge
 discount = discounted = on sale = sale price = half price = bargain = lowest price = cheapest = reduced = clearance
 was originally = marked down = special offer, in stock = back in stock, new arrival = brand new collection
-made in = manufactured in = produced in = hand made in = woven in, celebrity = celebrities, customer review = reviewers
+~made in, manufactured in = produced in, celebrity = celebrities, customer review = reviewers
+hot for hours = cold for hours = warm for hours = keeps drinks hot = keeps drinks cold
 trusted by, thousands of, century = centuries, family run = family owned
 comes with = includes = including = included = bundled with
 """
 # Phrases whose words assert nothing about the product though one of them stands in a list above.
 NEUTRAL = """
 silver lining, golden hour, golden rule, golden age, gold standard, green light, red carpet, out of the blue
-once in a blue moon, in the pink, black and white thinking, white noise, white space, grey area, tickled pink
+once in a blue moon, in the pink, white noise, white space, grey area, tickled pink
 black coffee, green tea, black tea, white wine, red wine, brown sugar, orange juice, orange peel, cup of, glass of
 raise a glass, ice cream, cream cheese, coffee shop, coffee table, wine bar
 sea salt, rose water, rose petal, stone wall, stepping stone, set in stone, natural light, natural world, sand dune
-snow day, ocean wave, ocean breeze, crystal clear, diamond in the rough, pearl of wisdom, iron out, silver screen
+snow day, ocean wave, ocean breeze, crystal clear, iron out, silver screen
 top quality, top notch, top choice, top pick, on top, over the top, top it off, top off, top to bottom, top drawer
 dress up, dress down, dress code, dress it, dress them, watch it, watch as, watch over, tie together
 throw it, throw on, throw them, suit any, suit every, suit your, suit you, under your belt, seat belt, to boot
-cap it off, cap off, chain reaction, ring true, mirror image, around the clock, button up your day
+cap it off, cap off, chain reaction, ring true, mirror image, around the clock
 lay the table, on the table, on your table, at the table, on the shelf, on your shelf, on a shelf, on the sofa
-pocket money, button nose, collar bone, at the push of a button, off the cuff, up your sleeve, push the button
-child play, boys will be boys, man of the house, mother nature, mother earth, baby soft, baby steps, man about town
-cast iron will, glass half full, paper thin, wax lyrical, pure joy, pure comfort, pure and simple, pure pleasure
+pocket money, collar bone, at the push of a button, off the cuff, up your sleeve, push the button
+child play, mother nature, mother earth, baby soft, baby steps, paper thin, wax lyrical, pure joy
+pure comfort, pure and simple, pure pleasure
 free spirit, free time, spring in your step, fall in love, party trick, school of thought, training ground
 """
 EVERYONE = frozenset({"everyone", "everybody", "anyone", "anybody", "all"})
@@ -282,7 +285,6 @@ m = metre = metres = meter = meters, inch = inches, ft = foot = feet, gsm, denie
 minute = minutes, second = seconds, day = days, week = weeks, month = months, year = years, times, star = stars
 watt = watts, mah, bar, atm, karat = carat
 """
-
 
 BLOCKS = {
     "colour": COLOURS,

@@ -19,7 +19,8 @@ from engine.tiers import TERMS, Tier
 FACT_CHARS_MAX = 200
 STYLE_CHARS_MAX = 500
 NUM_FACTS_MAX = 32
-FACT_NAME = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+DEADLINE_MS_MAX = 10**14  # the year 5138; an integer of any length would not fit a timeout
+FACT_NAME = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$(?!\n)")]
 IDEMPOTENCY_KEY = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -33,7 +34,7 @@ class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     brief: Brief
     tier: Tier = Tier.STANDARD
     value_micros: int | None = None
-    deadline_ms: int | None = None
+    deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_MS_MAX)] | None = None
     tenant: Name = "public"
     idempotency_key: IDEMPOTENCY_KEY | None = None
 
@@ -60,9 +61,15 @@ def decode(data: bytes) -> RequestBody:
 def convert(data: Any) -> RequestBody:
     """The same from a Python mapping."""
     try:
-        return msgspec.convert(data, RequestBody)
+        body = msgspec.convert(data, RequestBody)
+        msgspec.json.encode(body)  # a string of Python, unlike one of JSON, can hold half a character
     except msgspec.ValidationError as error:
         raise malformed(error) from error
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{error.object[:64]!r} is not Unicode text", where="body", fix="Send text without lone surrogates."
+        ) from error
+    return body
 
 
 def malformed(error: msgspec.ValidationError) -> InvalidRequest:

@@ -158,7 +158,12 @@ def copy_plan(facts: Mapping[str, str], policy: Policy) -> Node:
 
 
 def render(plan: Node) -> str:
-    """A plan as a Lark grammar; equal alternatives share one rule. Cost: linear in the plan."""
+    """A plan as a Lark grammar; equal alternatives share one terminal. Cost: linear in the plan.
+
+    Everything is terminals (upper case), so the whole text is one regular expression. As rules (lower case) each
+    phrase would be a lexeme of its own, and llguidance's greedy lexer, once it has read "Meet " where "Meet me" is
+    another option, no longer takes "Meet" and a space.
+    """
     rules: dict[Node, str] = {}
     lines: list[str] = []
 
@@ -169,12 +174,12 @@ def render(plan: Node) -> str:
             return " ".join(term(part) for part in node.parts)
         if node not in rules:
             options = " | ".join(term(option) for option in node.options)
-            rules[node] = f"r{len(rules)}"
+            rules[node] = f"T{len(rules)}"
             lines.append(f"{rules[node]}: {options}")
         return rules[node]
 
-    start = term(plan)
-    return "\n".join([f"start: {start}", *lines]) + "\n"
+    text = term(plan)
+    return "\n".join(["start: TEXT", f"TEXT: {text}", *lines]) + "\n"
 
 
 def sample(plan: Node, rng: random.Random) -> str:

@@ -67,6 +67,8 @@ class Intake:
             Overloaded: too many jobs are open.
         Cancelling the wait stops the job, if nobody else waits for it and it was never answered with `pending`.
         """
+        while (job := self.jobs.get(request.asset_id)) is not None and job.task.cancelling():
+            await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
         if is_repeatable and request.asset_id not in self.jobs and request.asset_id not in self.done:
             recorded = (await self.find(request.asset_id)).recorded
             if recorded is not None:
@@ -128,6 +130,7 @@ class Intake:
         self.finish_times_s.append(self.now_s())
         status = cancelled_status(asset_id) if job.task.cancelled() else job.task.result()
         self.done[asset_id] = (job.request.body_hash, status)
+        self.done.move_to_end(asset_id)
         while len(self.done) > self.num_done_max:
             self.done.popitem(last=False)
 

@@ -6,6 +6,7 @@ brief, and after the last try the request is refused with every reason.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
@@ -180,10 +181,10 @@ class Pipeline:
         """Write the asset down. Once begun, neither a deadline nor a waiter who leaves stops it: the ledger's answer is
         the request's answer."""
         task = asyncio.ensure_future(self.stages.record(commit))
-        try:
-            outcome = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            outcome = await task
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        outcome = task.result()
         if outcome.error is not None:
             raise rebuild(outcome.error)
         assert outcome.recorded is not None, "the ledger answers a commit with an asset or an error"

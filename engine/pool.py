@@ -21,6 +21,7 @@ from engine.errors import Overloaded, Unavailable
 from engine.generators.contract import Attempt, Draft
 
 CLAIMS_MAX = 3  # an attempt whose workers died this often is taken for their murderer
+HEAP_SLACK = 64  # places of attempts nobody waits for any more are swept out of the heap beyond this and its half
 
 
 class Inbox(msgspec.Struct, frozen=True):
@@ -113,6 +114,7 @@ class Pool:
         if not inbox.attempts and not inbox.aborts:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.wake.wait(), wait_s)
+            worker = self.workers.setdefault(worker_id, Worker())  # its lease may have run out while it waited
             inbox = self.claim(worker_id, worker, capacity)
         worker.seen_s = self.now_s()
         return inbox
@@ -182,6 +184,9 @@ class Pool:
         """Nobody waits for the ticket any more; whoever still works on it is told to stop."""
         attempt_id = ticket.attempt.attempt_id
         del self.tickets[attempt_id]
+        if len(self.heap) > 2 * len(self.tickets) + HEAP_SLACK:
+            self.heap = [row for row in self.heap if not row[1].future.done()]
+            heapq.heapify(self.heap)
         worker = self.workers.get(ticket.worker) if ticket.worker is not None else None
         if worker is not None and worker.claims.pop(attempt_id, None) is not None:
             worker.aborts.append(attempt_id)

@@ -12,9 +12,10 @@ BRIEF_BYTES_MAX = 8 * 1024
 VALUE_MICROS_MAX = 10**15
 ASSET_ID_BYTES = 16
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
+# `$` alone would let a last line break through.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$(?!\n)")]
 
-AssetId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+AssetId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 
 
 class Brief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,6 @@ from engine.generators.contract import Attempt, Draft, Generator
 from engine.pool import Inbox
 
 PULL_WAIT_S = 1.0
-IDLE_WAIT_S = 0.5
 
 
 class PoolPort(Protocol):
@@ -77,9 +76,11 @@ class StepLoop(threading.Thread):
                 return True
             if inbox is None:
                 return False
-            for attempt_id in inbox.aborts:
+            # An attempt that comes a second time (the pool took us for dead meanwhile) starts anew.
+            stopped = {*inbox.aborts, *(attempt.attempt_id for attempt in inbox.attempts)}
+            for attempt_id in stopped:
                 self.generator.abort(attempt_id)
-                self.waiting = [row for row in self.waiting if row[2].attempt_id != attempt_id]
+            self.waiting = [row for row in self.waiting if row[2].attempt_id not in stopped]
             heapq.heapify(self.waiting)
             for attempt in inbox.attempts:
                 heapq.heappush(self.waiting, (attempt.priority, self.num_taken, attempt))
@@ -141,5 +142,7 @@ async def work(generator: Generator, port: PoolPort, worker_id: str) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(feed())
             group.create_task(hand_in())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
     finally:
         await asyncio.to_thread(stepping.stop)

@@ -33,8 +33,8 @@ _SIZE_NOT_BEFORE = "weight quantities amounts numbers details batches doses part
 CONTEXTS: dict[str, dict[str, str]] = {
     "fall": {"sure": _SEASON_SURE, "not_after": _VERB_AFTER, "not_before": _VERB_BEFORE},
     "spring": {"sure": _SEASON_SURE, "not_after": _VERB_AFTER, "not_before": "into back up from to forth"},
-    "may": {"after": "in of since until by early late"},
-    "march": {"after": "in of since until by early late"},
+    "may": {"after": "in of for with since until by early late"},
+    "march": {"after": "in of for with since until by early late this every"},
     "top": {"not_after": "to on at over from", "not_before": "it off of quality notch choice all"},
     "tie": {
         "not_after": "to will can could that",
@@ -63,7 +63,7 @@ CONTEXTS: dict[str, dict[str, str]] = {
     "primer": {"not_before": "on"},
     "plate": {"not_after": "to"},
     "lace": {"not_before": "up"},
-    "iron": {"after": "of in cast wrought", "not_before": "it"},
+    "iron": {"after": "of from in cast wrought", "not_before": "it"},
     "glass": {"not_before": "of"},
     "paper": {"not_after": "on"},
     "crystal": {"not_before": "clear"},

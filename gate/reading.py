@@ -5,16 +5,27 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from gate.numbers import Number, numbers_of, spelled
 from gate.phrases import Token, tokens_of
 from gate.verdict import Case
 from gate.vocabulary import Mention, Reading, vocabulary
 
+FACTS_CACHED_MAX = 1024
 SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|\n+")
 # What NFKC leaves alone but a reader does not tell apart.
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"'})
 BLANK = "\N{WHITE SQUARE}"  # no letter, no digit, no punctuation of prose: no pattern of characters matches it
+
+
+class Fact(NamedTuple):
+    """One fact: its words, the meanings that they support and its numbers."""
+
+    words: tuple[str, ...]
+    supports: frozenset[Reading]
+    numbers: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,8 @@ class Evidence:
 class Copy:
     """A judged text.
 
-    `text` is its normal form (NFKC, plain quotes); `tokens`, `mentions` and `numbers` index each other by word.
+    `text` is its normal form (NFKC, plain quotes); `words` are the words of `tokens`; `mentions`, `numbers` and
+    `sentences` index them.
     `quoted[i]` tells that word i stands in a literal repetition of a fact of several words: what stands there is in
     the brief. `outside` is the text with those repetitions blanked, for checks of characters. `sentences` are
     half-open ranges of words.
@@ -40,15 +52,11 @@ class Copy:
     text: str
     outside: str
     tokens: tuple[Token, ...]
+    words: tuple[str, ...]
     quoted: tuple[bool, ...]
     mentions: tuple[Mention, ...]
     numbers: tuple[Number, ...]
     sentences: tuple[tuple[int, int], ...]
-
-    @property
-    def words(self) -> list[str]:
-        """The words alone."""
-        return [token.word for token in self.tokens]
 
 
 @dataclass(frozen=True)
@@ -74,17 +82,22 @@ def normalise(text: str) -> str:
 
 def read_evidence(facts: Mapping[str, str]) -> Evidence:
     """What these facts support."""
-    values: dict[str, tuple[str, ...]] = {}
-    supports: set[Reading] = set()
-    numbers: list[tuple[str, Number]] = []
-    for key, value in facts.items():
-        text = normalise(value)
-        tokens = tokens_of(text)
-        values[key] = tuple(token.word for token in tokens)
-        supports.update(vocabulary().supports(values[key]))
-        numbers += [(key, number) for number in numbers_of(text, tokens)]
-    words = frozenset(word for value_words in values.values() for word in value_words)
-    return Evidence(values, words, frozenset(supports), tuple(numbers))
+    known = {key: _read_fact(value) for key, value in facts.items()}
+    return Evidence(
+        values={key: fact.words for key, fact in known.items()},
+        words=frozenset().union(*(fact.words for fact in known.values())),
+        supports=frozenset().union(*(fact.supports for fact in known.values())),
+        numbers=tuple((key, number) for key, fact in known.items() for number in fact.numbers),
+    )
+
+
+@lru_cache(maxsize=FACTS_CACHED_MAX)
+def _read_fact(value: str) -> Fact:
+    """One fact; kept, because most briefs share their colours, genders and materials."""
+    text = normalise(value)
+    tokens = tokens_of(text)
+    words = tuple([token.word for token in tokens])
+    return Fact(words, frozenset(vocabulary().supports(words)), tuple(numbers_of(text, tokens)))
 
 
 def read_copy(text: str, facts: Mapping[str, str]) -> Copy:
@@ -97,6 +110,7 @@ def read_copy(text: str, facts: Mapping[str, str]) -> Copy:
         text=normal,
         outside=_blanked(normal, spans),
         tokens=tokens,
+        words=tuple([token.word for token in tokens]),
         quoted=quoted,
         mentions=tuple(vocabulary().mentions(normal, tokens)),
         numbers=tuple(numbers_of(normal, tokens)),
@@ -104,7 +118,7 @@ def read_copy(text: str, facts: Mapping[str, str]) -> Copy:
     )
 
 
-def stated_literally(copy_words: list[str], value: tuple[str, ...]) -> bool:
+def stated_literally(copy_words: tuple[str, ...], value: tuple[str, ...]) -> bool:
     """Whether a fact's words stand next to each other, numbers compared by value."""
     wanted = [spelled(word) for word in value]
     found = [spelled(word) for word in copy_words]

@@ -120,8 +120,8 @@ def ensure(
         StartFailed: the package is missing or carries another GGUF; the cache cannot be read or written; the disk is
             too full; the conversion failed or ran past CONVERT_SECONDS_MAX; the lock stayed taken for LOCK_POLLS_MAX.
     Concurrency: any number of processes and threads; one converts, the others wait and take its result.
-    Cost: 17 s to 40 s and 1.0 GB (float32: 1.3 GB) of memory in a child for a conversion (2 cores); 0.21 s afterwards, to hash
-        269 MB of bfloat16 at 1.3 GB/s with a warm page cache (twice that for float32). Everything is hashed at every
+    Cost: a conversion takes 17 s to 40 s on 2 cores, and 1.0 GB of memory (float32: 1.3 GB) in a child. Afterwards
+        0.21 s, to hash 269 MB at 1.3 GB/s with a warm page cache (float32: twice that). Everything is hashed at every
         start: at this size that is cheaper than trusting modification times.
     """
     report = progress or _unreported

@@ -91,7 +91,7 @@ def _can_be_imitated(mention: Mention) -> bool:
     return any(reading.kind in ("material", "colour") for reading in mention.readings)
 
 
-def _negates(words: list[str], at: int) -> bool:
+def _negates(words: tuple[str, ...], at: int) -> bool:
     """Whether a word denies what follows it."""
     word = words[at]
     following = words[at + 1] if at + 1 < len(words) else ""

@@ -116,8 +116,10 @@ CLEAN = [
     (BOOTS, "Dovrin Alder Boots for ladies: tan faux leather footwear in size EU 38 for 1,179 dollars."),
     (CUSHION, "A rust cushion in cotton and linen, 45 x 45 cm, for 35.00 EUR."),
     (CUSHION, "The Wrenholt Hearth Cushion brings rust tones home. Cotton meets linen on 45 by 45 cm, for €35.00."),
+    (CUSHION, "A 45 x 45 cm cushion, made in soft linen and woven in cotton, in rust. 35.00 EUR."),
     (CUSHION, "Fall in love with a cushion of soft fabric: linen with cotton, in rust, 45×45 cm, 35 EUR."),
     (PERFUME, "Noctaria Velours Perfume for women is pink, playful and made for the party. 50 ml."),
+    (PERFUME, "Turn heads at the party: this pink perfume for women comes in a 50 ml bottle."),
     (PERFUME, "This pink fragrance for her puts a spring in your step before any party. 50 ml."),
     (BAG, "A grey backpack in recycled nylon for travel. The Ridge 22 comes as a pack of two."),
     (BAG, "The gray rucksack for your next trip: recycled nylon, quiet and tough."),
@@ -136,6 +138,7 @@ WRONG = [
     (MUG, '"red"', f"This silver steel mug has a red heart. {MUG_END}"),
     (MUG, '"fabric"', f"A silver steel mug of luxurious fabric. {MUG_END}"),
     (MUG, '"stainless steel"', f"A silver mug in stainless steel. {MUG_END}"),
+    (MUG, 'material "silver"', f"A silver steel mug, made from pure silver. {MUG_END}"),
     (MUG, '"bottle"', f"This silver steel mug is a bottle for every day. {MUG_END}"),
     (MUG, '"garment"', f"A silver steel mug, and a garment to love. {MUG_END}"),
     (MUG, '"dishwasher safe"', f"This silver steel mug is dishwasher-safe. {MUG_END}"),
@@ -186,6 +189,7 @@ WRONG = [
     (SHIRT, '"42"', f"A navy linen shirt for men, like a 42. {SHIRT_END}"),
     (SHIRT, '"59"', "A navy linen shirt for men in size 59. Size M, 59.00 EUR."),
     (SHIRT, '"machine washable"', f"A machine-washable navy linen shirt for men. {SHIRT_END}"),
+    (SHIRT, '"recycled"', f"A navy shirt for men in recycled linen. {SHIRT_END}"),
     (SHIRT, '"organic"', f"A navy shirt for men in organic linen. {SHIRT_END}"),
     (SHIRT, '"handmade"', f"A handmade navy linen shirt for men. {SHIRT_END}"),
     (SHIRT, '"eco"', f"An eco-friendly navy linen shirt for men. {SHIRT_END}"),
@@ -244,7 +248,7 @@ def swaps(facts: dict[str, str], rows: list[dict[str, str]], num_values: int) ->
     found = []
     for column in facts:
         others = sorted({row[column] for row in rows if column in row and not words_of([row[column]]) & own})
-        others = [value for value in others if (facts[column], value) not in TRUE_ANYWAY]
+        others = [value for value in others if value != facts[column] and (facts[column], value) not in TRUE_ANYWAY]
         chosen = random.Random(f"{facts['name']} {column}").sample(others, k=min(num_values, len(others)))
         found += [(column, value) for value in chosen]
     return found

@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ONCE ?=
+
+.PHONY: run test check bench load setup lock clean
+
+setup: $(STAMP)
+
+# torch's CPU build is not on every index: try as configured first, and name PyTorch's own index only if that fails.
+$(STAMP): requirements.lock requirements-torch.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
+		{ echo "Mintage needs Python 3.11 or later; name one: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked requirements into $(VENV) (about 4 GB, a few minutes) ..."
+	@$(BIN)/pip install --quiet --no-deps -r requirements-torch.txt 2>$(VENV)/torch.log || \
+		$(BIN)/pip install --quiet --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt
+	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP)
+	@$(BIN)/mintage run --demo 24 $(if $(ONCE),--once) $(ARGS)
+
+test: check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench.text $(ARGS)
+
+load: $(STAMP)
+	@$(BIN)/python -m loadtests.run $(ARGS)
+
+# Resolve requirements.in anew (needs uv; torch 2.13.0+cpu must be found by the configured index or --find-links).
+lock:
+	uv pip compile requirements.in --override requirements-overrides.txt --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-package torch --output-file requirements.lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .hypothesis

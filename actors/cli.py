@@ -1,0 +1,354 @@
+"""The command line: `mintage run`, `mint`, `verify`, `show`, `fsck`. Each takes --json; errors end with exit code 1.
+
+It lives here and not in engine, because `run` starts Ray, and engine may not know Ray.
+"""
+
+import asyncio
+import itertools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+
+from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset
+from engine.catalogue import Product
+from engine.catalogue import load as load_catalogue
+from engine.client import HttpBackend, read_keys, released
+from engine.config import CONFIGS, Config
+from engine.config import load as load_config
+from engine.errors import InvalidRequest, MintageError, describe
+from engine.models.registry import resolve
+from engine.tiers import Tier
+from gate.errors import PolicyError
+from ledger.errors import LedgerError
+from ledger.fsck import check
+from ledger.log import VERIFIER_FILE
+from ledger.receipt import verify as verify_receipt
+
+URL_DEFAULT = "http://127.0.0.1:8000"
+DEMO_PRODUCTS = 24
+
+app = typer.Typer(
+    name="mintage", help="An engine for generated assets: judged, recorded, verifiable.", no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+out = Console()
+err = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+UrlOption = Annotated[str, typer.Option("--url", help="Where the engine listens.")]
+
+
+@contextmanager
+def errors_shown(as_json: bool) -> Iterator[None]:
+    """Our errors as four fields and exit code 1; anything else is a defect and keeps its traceback."""
+    try:
+        yield
+    except (MintageError, LedgerError, PolicyError) as error:
+        body = describe(error)
+        if as_json:
+            print_json({"error": body})
+        else:
+            err.print(f"[bold red]{body.code}[/]  {plain(body.what)}")
+            err.print(f"  where  {plain(body.where)}\n  fix    {plain(body.fix)}")
+        raise typer.Exit(1) from error
+
+
+def plain(text: str) -> str:
+    """Text that rich must not read as markup."""
+    return text.replace("[", r"\[")
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on a line."""
+    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Option(help="Configuration file; configs/local.yaml by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port, instead of the configuration's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data directory, instead of the configuration's.")] = None,
+    demo: Annotated[int, typer.Option(help="Mint this many products of the sample catalogue first.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="End after the demo instead of serving on.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the engine on this machine and serve until Ctrl-C."""
+    with errors_shown(as_json):
+        settings = with_options(load_config(config), port, data)
+        products = load_catalogue(CONFIGS / "catalogue.csv")[:demo]
+        start_s = time.monotonic()
+        prepare_model(settings)
+        # Ray takes seconds to import, and only this command needs it.
+        from actors import app as application
+
+        stopped = threading.Event()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: stopped.set() if stopped_cleanly(stopped) else None)
+        out.print("Starting Ray, Serve and vLLM ...")
+        try:
+            url = application.start(settings)
+            out.print(f"Serving after {time.monotonic() - start_s:.1f} s.")
+            exit_code = show_off(url, products, as_json) if products else 0
+            print_addresses(url, settings)
+            if not once:
+                out.print("Serving until Ctrl-C.")
+                while not stopped.wait(0.5):
+                    pass
+        finally:
+            out.print("Stopping ...")
+            application.stop()
+    raise typer.Exit(exit_code)
+
+
+def stopped_cleanly(stopped: threading.Event) -> bool:
+    """The first Ctrl-C while serving stops politely; one during start-up, or a second one, interrupts."""
+    if stopped.is_set():
+        raise KeyboardInterrupt
+    return True
+
+
+def with_options(config: Config, port: int | None, data: Path | None) -> Config:
+    """The configuration with the command line's options."""
+    if port is not None:
+        if not 1 <= port <= 65535:
+            raise InvalidRequest(f"{port} is no port", where="--port", fix="Use a number from 1 to 65535.")
+        config = msgspec.structs.replace(config, http=msgspec.structs.replace(config.http, port=port))
+    return msgspec.structs.replace(config, data_dir=str(data)) if data is not None else config
+
+
+def prepare_model(config: Config) -> None:
+    """Convert the reference model if need be, with a bar; a wrong model directory is said before anything starts."""
+    bar = Progress(TextColumn("model: {task.description}"), BarColumn(), console=err, transient=True)
+    task = bar.add_task("checking", total=1.0)
+    with bar:
+        resolve(
+            config.text.model,
+            config.cache_path,
+            progress=lambda stage, done: bar.update(task, description=plain(stage), completed=done),
+        )
+
+
+def show_off(url: str, products: list[Product], as_json: bool) -> int:
+    """Mint the products with a live table; 0 when every receipt verified."""
+    tally = asyncio.run(mint_live(url, products, list(itertools.islice(itertools.cycle(Tier), len(products)))))
+    summary = tally.summary()
+    if as_json:
+        print_json(summary)
+    out.print(
+        f"{summary['num_released']} released ({summary['num_first_try']} at the first try, "
+        f"{summary['num_constrained']} only within the grammar), {summary['num_refused']} refused, "
+        f"{summary['num_failed']} failed; {summary['num_receipts_verified']} receipts verified offline."
+    )
+    if tally.num_unverified or not tally.released:
+        err.print(f"[bold red]{tally.num_unverified} receipts do not verify; {len(tally.released)} released[/]")
+        return 1
+    return 0
+
+
+async def mint_live(
+    url: str, products: list[Product], tiers: list[Tier], *, policy: str = "default", key_prefix: str | None = None,
+    folder: Path | None = None,
+) -> Tally:  # fmt: skip
+    """Mint with a live table; each asset is written to `folder` as soon as it is there."""
+    tally = Tally(len(products))
+    bar, task = progress_bar(len(products))
+    with Live(tally.render(bar), console=err, refresh_per_second=4) as live:
+        async for row in mint_products(url, products, tiers, policy=policy, key_prefix=key_prefix):
+            tally.minted.append(row)
+            if folder is not None:
+                write_asset(folder, row)
+            bar.update(task, completed=len(tally.minted), speed=f"{tally.tokens_per_s:.0f} tokens/s")
+            live.update(tally.render(bar))
+    return tally
+
+
+def print_addresses(url: str, config: Config) -> None:
+    """Where to look."""
+    import httpx
+
+    for note in httpx.get(f"{url}/v1/checkpoint").json():
+        origin, size, root = note.splitlines()[:3]
+        out.print(f"  checkpoint   {origin}  {size} entries  root {root}")
+    for name, address in (
+        ("API", f"{url}/docs"),
+        ("health", f"{url}/healthz"),
+        ("checkpoints", f"{url}/v1/checkpoint"),
+        ("public keys", f"{url}/v1/verifier-keys"),
+        ("ledger", f"{config.ledger_path}  (mintage fsck, once the engine has stopped)"),
+    ):
+        out.print(f"  {name:<12} {plain(address)}", highlight=False, soft_wrap=True)
+    body = '{"brief": {"facts": {"article": "Scarf", "colour": "Teal"}}, "tier": "priority"}'
+    out.print(f"  try          curl -s {url}/v1/assets -d '{plain(body)}'", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def mint(
+    catalogue: Annotated[Path, typer.Argument(help="CSV of products; see configs/catalogue.csv.")],
+    num: Annotated[int, typer.Option(min=1, help="How many products, from the first.")] = 10,
+    tier: Annotated[Tier, typer.Option(help="The value tier.")] = Tier.STANDARD,
+    folder: Annotated[Path, typer.Option("--out", help="Where texts and receipts go.")] = Path("out"),
+    policy: Annotated[str, typer.Option(help="The brand policy.")] = "default",
+    key: Annotated[str | None, typer.Option(help="With one, a repeat gives the same assets again.")] = None,
+    url: UrlOption = URL_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Mint one text per product of a catalogue, with receipts."""
+    with errors_shown(as_json):
+        products = load_catalogue(catalogue)[:num]
+        make_folder(folder)
+        keys = asyncio.run(fetch_keys(url))
+        (folder / VERIFIER_FILE).write_text("".join(f"{line}\n" for line in keys), encoding="utf-8")
+        tally = asyncio.run(
+            mint_live(url, products, [tier] * len(products), policy=policy, key_prefix=key, folder=folder)
+        )
+    if as_json:
+        print_json(tally.summary())
+    else:
+        report(tally.minted, folder)
+    raise typer.Exit(1 if tally.num_unverified or not tally.released else 0)
+
+
+async def fetch_keys(url: str) -> list[str]:
+    """The engine's public keys."""
+    backend = HttpBackend(url)
+    try:
+        return await backend.verifier_keys()
+    finally:
+        await backend.close()
+
+
+def make_folder(folder: Path) -> None:
+    """The output folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot make the folder: {error.strerror}", where=str(folder), fix="Choose another with --out."
+        ) from error
+
+
+def report(rows: list[Minted], folder: Path) -> None:
+    """What was not released, and where the rest is."""
+    for row in rows:
+        if row.error is not None:
+            out.print(f"{row.sku}: {plain(row.error.what)}", soft_wrap=True)
+    num_released = sum(row.asset is not None for row in rows)
+    out.print(
+        f"{num_released} of {len(rows)} released into {plain(str(folder))}; check one with: mintage verify RECEIPT"
+    )
+
+
+@app.command()
+def verify(
+    receipt: Annotated[Path, typer.Argument(help="A receipt file, as `mintage mint` or /receipt gave it.")],
+    key: Annotated[Path | None, typer.Option(help="File of verifier keys; by default the one beside it.")] = None,
+    content: Annotated[Path | None, typer.Option(help="The content; by default the .txt beside it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a receipt offline: the entry, its place in the tree, the signature, and the content's hash."""
+    with errors_shown(as_json):
+        key = key or receipt.parent / VERIFIER_FILE
+        beside = receipt.with_suffix(".txt")
+        content = content or (beside if beside != receipt and beside.exists() else None)
+        data = read_file(content, "the content") if content is not None else None
+        text = read_file(receipt, "the receipt").decode("utf-8", errors="replace")
+        read_file(key, "the verifier keys")
+        verified = verify_receipt(text, read_keys(key), data)
+    entry = verified.entry
+    facts = {
+        "verified": True,
+        "origin": verified.origin,
+        "index": verified.index,
+        "tree_size": verified.tree_size,
+        "asset_id": entry.asset_id.hex(),
+        "content_hash": entry.content_hash.hex(),
+        "content_checked": data is not None,
+        "time_ms": entry.time_ms,
+        "value_micros": entry.value_micros,
+        "parents": [f"{shard}/{index}" for shard, index in entry.parents],
+    }
+    show_facts(facts, as_json)
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """A file that the user named."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot read {what}: {error.strerror}", where=str(path), fix="Name an existing file (see --help)."
+        ) from error
+
+
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Name and value, a line each."""
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        out.print(f"  {name:<15} {plain(str(value))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    asset_id: Annotated[str, typer.Argument(help="The id that a request returned.")],
+    url: UrlOption = URL_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an asset, or how its request stands."""
+    with errors_shown(as_json):
+        status = asyncio.run(fetch_status(url, asset_id))
+        if as_json:
+            print_json(status)
+            return
+        if status.state == "pending":
+            show_facts({"asset_id": asset_id, "state": status.state}, as_json)
+            return
+        asset = released(status)
+    show_facts(msgspec.structs.asdict(asset) | {"reasons": "", "receipt": f"mintage verify, or {url}/v1/assets/{asset_id}/receipt"}, as_json)  # fmt: skip # noqa: E501
+    for reason in asset.reasons:
+        out.print(f"  rejected try {reason.attempt}: {reason.check}: {plain(reason.detail)}", soft_wrap=True)
+
+
+async def fetch_status(url: str, asset_id: str) -> Any:
+    """A request's status over HTTP."""
+    backend = HttpBackend(url)
+    try:
+        return await backend.status(asset_id)
+    finally:
+        await backend.close()
+
+
+@app.command()
+def fsck(
+    path: Annotated[Path, typer.Argument(help="A ledger directory, or one shard's.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a ledger offline: every entry, hash, root, signature and parent."""
+    with errors_shown(as_json):
+        found = check(path)
+    if as_json:
+        print_json(found)
+    else:
+        for problem in found.problems:
+            out.print(f"[red]{plain(str(problem))}[/]", soft_wrap=True)
+        verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)} problems[/]"
+        out.print(f"{found.num_shards} shards, {found.num_entries} entries: {verdict}")
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    app()
+    raise AssertionError("typer ends the process")
