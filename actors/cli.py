@@ -352,3 +352,7 @@ def main() -> NoReturn:
     """The console script."""
     app()
     raise AssertionError("typer ends the process")
+
+
+if __name__ == "__main__":
+    main()

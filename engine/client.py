@@ -19,7 +19,7 @@ import msgspec
 from engine.admission import RequestBody, convert
 from engine.embedded import Engine, LoopThread
 from engine.errors import ErrorBody, Refused, Unavailable, rebuild
-from engine.request import Asset, Status
+from engine.request import Asset, Reason, Status
 
 HTTP_TIMEOUT_MARGIN_S = 30.0
 CONNECTIONS_MAX = 512
@@ -91,14 +91,17 @@ class HttpBackend:
         if response.is_success:
             return response.content
         try:
-            body = msgspec.json.decode(response.content, type=dict[str, Any])["error"]
-            raise rebuild(msgspec.convert(body, ErrorBody))
+            body = msgspec.json.decode(response.content, type=dict[str, Any])
+            answer = rebuild(msgspec.convert(body["error"], ErrorBody))
+            if isinstance(answer, Refused):
+                answer.reasons = msgspec.convert(body.get("reasons", ()), tuple[Reason, ...])
         except (msgspec.MsgspecError, KeyError) as error:
             raise Unavailable(
                 f"HTTP {response.status_code}: {response.text[:200]}",
                 where=f"{self.url}{path}",
                 fix="Check that the address is Mintage's.",
             ) from error
+        raise answer
 
     async def close(self) -> None:
         await self.http.aclose()

@@ -180,20 +180,11 @@ def open_text_generator(config: Config) -> Generator:
             os.environ.setdefault(name, value)
     source = resolve(config.text.model, config.cache_path)
     try:
-        from engine.generators.text import TextGenerator, TextSettings
+        from engine.generators.text import TextGenerator
     except ImportError as error:
         raise StartFailed(
             f"vLLM cannot be imported: {error}",
             where="text generator",
             fix="Install the project's locked requirements (make setup), or the extra `cpu` or `gpu`.",
         ) from error
-    text = config.text
-    return TextGenerator(
-        source,
-        TextSettings(
-            capacity=text.capacity,
-            model_len_max=text.model_len_max,
-            kv_cache_gib=text.kv_cache_gib,
-            dtype=text.resolved_dtype,
-        ),
-    )
+    return TextGenerator(source, config.text)

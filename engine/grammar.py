@@ -218,9 +218,6 @@ def _arrangements(facts: Mapping[str, str], policy: Policy, tone: Tone) -> Itera
     yield [first, judgement, *rest]
     yield [first, *rest, closer]
     yield [first, closer, *rest]
-    yield [opener, first, *rest, judgement]
-    yield [first, judgement, *rest, closer]
-    yield [opener, first, judgement, *rest, closer]
 
 
 def _identity(facts: Mapping[str, str], subject: Subject, tone: Tone) -> Node:

@@ -67,13 +67,13 @@ class Intake:
             Overloaded: too many jobs are open.
         Cancelling the wait stops the job, if nobody else waits for it and it was never answered with `pending`.
         """
-        while (job := self.jobs.get(request.asset_id)) is not None and job.task.cancelling():
-            await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
         if is_repeatable and request.asset_id not in self.jobs and request.asset_id not in self.done:
             recorded = (await self.find(request.asset_id)).recorded
             if recorded is not None:
                 self.check_same(request, recorded.request_hash)
                 return Status(request.asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
+        while (job := self.jobs.get(request.asset_id)) is not None and job.task.cancelling():
+            await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
         # From here to the new job there is no await, so two repeats cannot both start one.
         if request.asset_id in self.done:
             body_hash, status = self.done[request.asset_id]

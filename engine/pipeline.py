@@ -16,10 +16,10 @@ import msgspec
 from engine.errors import DeadlineExceeded, Refused, Unavailable, rebuild
 from engine.generators.contract import Attempt, Draft
 from engine.grammar import GrammarImpossible, copy_grammar
-from engine.prompt import messages
+from engine.prompt import INSTRUCTIONS, messages
 from engine.records import Commit, Outcome, source_of
-from engine.request import Asset, AssetRequest, Reason
-from engine.tiers import TERMS
+from engine.request import Asset, AssetRequest, Brief, Reason
+from engine.tiers import TERMS, Tier
 from gate.policy import Policy
 from gate.verdict import Case, Verdict
 
@@ -40,10 +40,12 @@ class Stages(Protocol):
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How drafts are sampled. `tokens_max` of one draft; temperatures of a free and of a constrained try."""
+    """How drafts are sampled, freely and within a grammar. A free draft that runs past `tokens_max` is of no use; a
+    constrained one must be let finish."""
 
-    tokens_max: int = 96
-    temperature: float = 0.5
+    tokens_max: int = 80
+    temperature: float = 0.3
+    tokens_max_constrained: int = 256
     temperature_constrained: float = 0.8
 
 
@@ -118,7 +120,7 @@ class Pipeline:
         num_tokens = 0
         for plan in retry_plan(policy):
             try:
-                attempt = self.attempt(request, policy, plan, source)
+                attempt = attempt_of(request.asset_id, request.brief, request.tier, policy, self.sampling, plan, source)
             except GrammarImpossible as error:
                 reasons.append(Reason(plan.number, "grammar", error.body.what))
                 break
@@ -126,26 +128,11 @@ class Pipeline:
             num_tokens += draft.num_tokens
             if draft.finish_reason == "error":
                 raise Unavailable(draft.error, where="generator", fix="See the reason; sending it again may not help.")
-            verdict = await self.stages.assess(case_of(request, attempt, draft))
+            verdict = await self.stages.assess(case_of(request, draft))
             if verdict.accepted:
                 return self.commit(request, policy, plan, draft, num_tokens, reasons, source)
             reasons += [Reason(plan.number, finding.check, finding.detail) for finding in verdict.findings]
         raise refusal(reasons)
-
-    def attempt(self, request: AssetRequest, policy: Policy, plan: Try, source: Asset | None) -> Attempt:
-        """What the generator is asked in a try."""
-        brief = request.brief
-        return Attempt(
-            attempt_id=f"{request.asset_id}/{plan.number}",
-            messages=messages(
-                brief.facts, tone=policy.tone, style=brief.style, source=source.content if source else ""
-            ),
-            seed=seed_of(request.asset_id, plan.number),
-            tokens_max=self.sampling.tokens_max,
-            temperature=self.sampling.temperature_constrained if plan.constrained else self.sampling.temperature,
-            priority=TERMS[request.tier].priority,
-            grammar=copy_grammar(brief.facts, policy) if plan.constrained else None,
-        )
 
     def commit(
         self,
@@ -198,11 +185,37 @@ class Pipeline:
         return source_of(await self.stages.find(source_id), source_id).asset
 
 
-def case_of(request: AssetRequest, attempt: Attempt, draft: Draft) -> Case:
-    """A draft as the gate sees it, with the brief as the writer was shown it."""
+def attempt_of(
+    asset_id: str,
+    brief: Brief,
+    tier: Tier,
+    policy: Policy,
+    sampling: Sampling,
+    plan: Try,
+    source: Asset | None = None,
+) -> Attempt:
+    """What the generator is asked in a try; the same for the same arguments, in any process.
+
+    Raises:
+        GrammarImpossible: a constrained try at a brief that no text of the policy can state.
+    """
+    told = messages(brief.facts, tone=policy.tone, style=brief.style, source=source.content if source else "")
+    return Attempt(
+        attempt_id=f"{asset_id}/{plan.number}",
+        messages=told,
+        seed=seed_of(asset_id, plan.number),
+        tokens_max=sampling.tokens_max_constrained if plan.constrained else sampling.tokens_max,
+        temperature=sampling.temperature_constrained if plan.constrained else sampling.temperature,
+        priority=TERMS[tier].priority,
+        grammar=copy_grammar(brief.facts, policy) if plan.constrained else None,
+    )
+
+
+def case_of(request: AssetRequest, draft: Draft) -> Case:
+    """A draft as the gate sees it, with the instructions that the writer was given."""
     return Case(
         facts=request.brief.facts,
-        prompt=attempt.messages[-1][1],
+        prompt=INSTRUCTIONS,
         text=draft.text,
         finish_reason=draft.finish_reason,
         policy=request.brief.policy,

@@ -113,7 +113,9 @@ class Pool:
         inbox = self.claim(worker_id, worker, capacity)
         if not inbox.attempts and not inbox.aborts:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.wake.wait(), wait_s)
+                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake.
+                async with asyncio.timeout(wait_s):
+                    await worker.wake.wait()
             worker = self.workers.setdefault(worker_id, Worker())  # its lease may have run out while it waited
             inbox = self.claim(worker_id, worker, capacity)
         worker.seen_s = self.now_s()

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SYSTEM = "You write product texts for an online shop. You use every given fact and invent none."
-REQUEST = "Write two short sentences about this product.\n{facts}"
+REQUEST = "Write two short sentences about this product."
+# What a copy may not repeat; the facts, which it must repeat, are not part of it.
+INSTRUCTIONS = f"{SYSTEM} {REQUEST}"
 
 
 class Example(NamedTuple):
@@ -67,16 +69,42 @@ EXAMPLES = (
 )
 
 
+# The order in which facts are told; the examples keep it too, and a small model copies the shape it was shown.
+ORDER = ("name", "article", "colour", "material", "gender", "season", "usage", "size", "price")
+
+
 def fact_lines(facts: Mapping[str, str]) -> str:
-    """The facts as lines, in the order given."""
-    return "\n".join(f"{key}: {value}" for key, value in facts.items())
+    """The facts as lines, in the one order; others follow as given."""
+    known = [key for key in ORDER if key in facts]
+    others = [key for key in facts if key not in ORDER]
+    return "\n".join(f"{key}: {facts[key]}" for key in (*known, *others))
+
+
+def request_for(facts: Mapping[str, str]) -> str:
+    """What the writer is asked about one product."""
+    return f"{REQUEST}\n{fact_lines(facts)}{must_say(facts)}"
+
+
+def must_say(facts: Mapping[str, str]) -> str:
+    """The facts that a buyer asks for first, as one instruction. Naming them once more in running words nearly doubles
+    the share of first drafts that the gate accepts (24% to 42% of 96 products, same seeds)."""
+    gender = facts.get("gender", "").lower()
+    said = [
+        facts.get("colour", "").lower(),
+        f"made of {facts['material'].lower()}" if "material" in facts else "",
+        gender if gender == "unisex" else f"for {gender}" if gender else "",
+        f"in size {facts['size']}" if "size" in facts else "",
+        f"for {facts['price']}" if "price" in facts else "",
+    ]
+    said = [part for part in said if part]
+    return f"\nSay that the {facts.get('article', 'product').lower()} is {', '.join(said)}." if said else ""
 
 
 def worked(example: Example, keys: frozenset[str]) -> tuple[tuple[str, str], tuple[str, str]]:
     """An example as a user's and an assistant's turn, with only the kinds of fact in `keys`."""
     facts = {key: value for key, value in example.facts.items() if key in keys}
     copy = "".join(text for need, text in example.pieces if not need or need in keys)
-    return ("user", REQUEST.format(facts=fact_lines(facts))), ("assistant", copy)
+    return ("user", request_for(facts)), ("assistant", copy)
 
 
 def messages(facts: Mapping[str, str], *, tone: str, style: str, source: str = "") -> tuple[tuple[str, str], ...]:
@@ -91,7 +119,7 @@ def messages(facts: Mapping[str, str], *, tone: str, style: str, source: str = "
     chat = [("system", f"{SYSTEM} {tone}".strip())]
     for example in EXAMPLES:
         chat += worked(example, keys)
-    brief = REQUEST.format(facts=fact_lines(facts))
+    brief = request_for(facts)
     if style:
         brief += f"\nstyle: {style}"
     if source:

@@ -51,6 +51,11 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
+def windows(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Every run of `size` words, in order."""
+    return zip(*(words[skip:] for skip in range(size)), strict=False)
+
+
 def contains(words: Sequence[str], phrase: Sequence[str]) -> bool:
     """Whether the words of `phrase` stand next to each other in `words`. Cost: O(len(words))."""
     size = len(phrase)

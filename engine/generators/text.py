@@ -7,11 +7,11 @@ Turned down: `AsyncLLM` or vLLM's server. Both take the queue away from us, and 
 
 from pathlib import Path
 
-import msgspec
 from vllm import EngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from engine.config import TextConfig
 from engine.errors import InvalidRequest, StartFailed
 from engine.generators.contract import Attempt, Draft, ModelInfo
 from engine.models.registry import ModelSource
@@ -21,29 +21,20 @@ CPU_BLOCK_TOKENS = 32  # vLLM takes 128 on CPU; 32 is the smallest its kernels l
 BATCHED_TOKENS_MAX = 2048  # of prompts prefilled in one step; more would hold up those that are decoding
 
 
-class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a text generator runs. `capacity` sequences at once; `model_len_max` tokens of prompt and copy together."""
-
-    capacity: int = 64
-    model_len_max: int = 1024
-    kv_cache_gib: float = 1.0
-    dtype: str = "auto"
-
-
-def engine_args(model: Path, settings: TextSettings) -> EngineArgs:
+def engine_args(model: Path, text: TextConfig) -> EngineArgs:
     """vLLM's arguments for a model directory; the benchmark gives the same ones to bare `vllm.LLM`."""
     return EngineArgs(
         model=str(model),
-        dtype=settings.dtype,
+        dtype=text.resolved_dtype,
         enforce_eager=True,
-        max_model_len=settings.model_len_max,
-        max_num_seqs=settings.capacity,
-        max_num_batched_tokens=max(settings.model_len_max, BATCHED_TOKENS_MAX),
+        max_model_len=text.model_len_max,
+        max_num_seqs=text.capacity,
+        max_num_batched_tokens=max(text.model_len_max, BATCHED_TOKENS_MAX),
         # On CPU vLLM 0.32 cannot rewind a seeded generator after a partial prefill ("CPU Generator does not use
         # offset") and the whole engine dies, so prompts are prefilled whole.
         enable_chunked_prefill=False,
         block_size=CPU_BLOCK_TOKENS,
-        kv_cache_memory_bytes=int(settings.kv_cache_gib * GIB),
+        kv_cache_memory_bytes=int(text.kv_cache_gib * GIB),
         scheduling_policy="priority",
         structured_outputs_config={"backend": "guidance"},
         disable_log_stats=True,
@@ -70,13 +61,13 @@ class TextGenerator:
         StartFailed: vLLM cannot load the model; the cause is chained. There is no other backend to fall back to.
     """
 
-    def __init__(self, source: ModelSource, settings: TextSettings) -> None:
+    def __init__(self, source: ModelSource, text: TextConfig) -> None:
         self.info = ModelInfo(name=source.name, digest=source.digest, backend="vllm")
-        self.capacity = settings.capacity
-        self.model_len_max = settings.model_len_max
+        self.capacity = text.capacity
+        self.model_len_max = text.model_len_max
         self.running: set[str] = set()
         try:
-            self.engine = LLMEngine.from_engine_args(engine_args(source.path, settings))
+            self.engine = LLMEngine.from_engine_args(engine_args(source.path, text))
         except Exception as error:
             raise StartFailed(
                 f"vLLM cannot load the model: {type(error).__name__}: {error}",

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from gate.phrases import windows
 from gate.policy import Policy
 from gate.reading import Draft
 
@@ -67,11 +68,11 @@ def repetition(policy: Policy, draft: Draft) -> Iterator[str]:
     for at in range(len(words) - 1):
         if words[at] == words[at + 1] and not quoted[at] and words[at].isalpha():
             yield f"the word {words[at]!r} follows itself"
+    runs = list(windows(words, policy.repetition.words))
+    if len(set(runs)) == len(runs):
+        return
     size = policy.repetition.words
-    runs = Counter(
-        tuple(words[at : at + size]) for at in range(len(words) - size + 1) if not all(quoted[at : at + size])
-    )
-    for run, times in runs.items():
+    for run, times in Counter(run for at, run in enumerate(runs) if not all(quoted[at : at + size])).items():
         if times > policy.repetition.times_max:
             yield f"{' '.join(run)!r} stands {times} times"
 

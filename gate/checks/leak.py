@@ -4,7 +4,7 @@ call. They look at the text with literal facts blanked, so a product may be call
 import re
 from collections.abc import Iterator
 
-from gate.phrases import PhraseTable, word_set, words_of
+from gate.phrases import PhraseTable, windows, word_set, words_of
 from gate.policy import Policy
 from gate.reading import Draft, normalise
 
@@ -19,9 +19,8 @@ LABELS = word_set(
 ) | {"product copy", "product description", "product text"}
 FILLER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[a-z _]+>|_{2,}|\.{4,}", re.IGNORECASE)
 CONTACT = re.compile(
-    r"www\.|https?:|\S@\S|@\w|\w\.(?:com|net|org|io|co|shop|store|info|biz|in|de|fr|uk|us|eu)\b"
-    r"|\d[\d\s().-]{7,}\d",
-    re.IGNORECASE,
+    r"@|[Ww]{3}\.|[Hh]ttps?:|(?<=\w)\.(?i:com|net|org|io|co|shop|store|info|biz|in|de|fr|uk|us|eu)\b"
+    r"|\d[\d\s().-]{7,}\d"
 )
 CHATTER = """
 as an ai, as a language model, as a large language model, language model, ai assistant, i cannot, i can't, i'm sorry
@@ -29,8 +28,8 @@ i am sorry, i apologize, i apologise, sure here, certainly here, of course here,
 here is a, here is an, here is the, here is your, here it is, here a, here the, here your, here are a, here are some
 here are the, here are your
 let me know, feel free to, hope this helps, i hope this, product copy, product description, the prompt, this prompt
-word count, to sentences, write a, write the, written by, my favorite
-my favourite, i am excited, i'm excited, we are excited, we're excited, excited to announce, im start, im end
+word count, write a, write the, written by, my favorite, my favourite
+i am excited, i'm excited, we are excited, we're excited, excited to announce, im start, im end
 end of text, endoftext
 """
 PLACEHOLDERS = """
@@ -66,12 +65,9 @@ def chatter(policy: Policy, draft: Draft) -> Iterator[str]:
 
 def prompt(policy: Policy, draft: Draft) -> Iterator[str]:
     """No long run of words of the prompt, other than facts."""
-    words = draft.copy.words
-    asked = words_of(normalise(draft.case.prompt))
-    runs = {asked[at : at + PROMPT_RUN_WORDS] for at in range(len(asked) - PROMPT_RUN_WORDS + 1)}
-    for at in range(len(words) - PROMPT_RUN_WORDS + 1):
-        run = tuple(words[at : at + PROMPT_RUN_WORDS])
-        if run in runs and sum(word not in draft.evidence.words for word in run) >= PROMPT_RUN_OWN_WORDS:
+    asked = set(windows(words_of(normalise(draft.case.prompt)), PROMPT_RUN_WORDS))
+    for run in windows(draft.copy.words, PROMPT_RUN_WORDS):
+        if run in asked and sum(word not in draft.evidence.words for word in run) >= PROMPT_RUN_OWN_WORDS:
             yield f"repeats the prompt: {' '.join(run)!r}"
             return
 

@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from engine.errors import StartFailed

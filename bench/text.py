@@ -1,0 +1,307 @@
+"""The text engine against bare vLLM, and what its gate lets through.
+
+    python -m bench.text [--quick] [--num N] [--catalogue FILE] [--rounds N]
+
+Each round, with its share of the products:
+    1. start the real engine (Ray, Serve, vLLM) and mint one asset: `first_asset_s`
+    2. mint the products through HTTP, 64 in flight: drafts per second while there are 64 (from the first request until
+       the last product is taken up), and memory
+    3. stop it, and give exactly the same attempts (prompts, seeds, limits, grammars) to bare `vllm.LLM.generate`, with
+       the same engine arguments and environment, in its one-process mode (the faster one here): drafts per second
+`engine_ratio` is the median over rounds of 2 by 3. In the end every released text is judged by bench.factcheck, which
+shares nothing with the gate: `fact_error_rate`. --quick loads engine and bare vLLM at the same time, to be done in a
+minute, so its `first_asset_s` is too high.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from actors.environment import free_port
+from actors.minting import Minted, mint_products
+from bench.factcheck import fact_errors
+from engine.admission import asset_id
+from engine.catalogue import Product, brief_facts
+from engine.catalogue import load as load_catalogue
+from engine.config import CONFIGS, Config
+from engine.config import load as load_config
+from engine.errors import Refused
+from engine.generators.contract import Attempt
+from engine.generators.runtime import text_environment
+from engine.models.registry import resolve
+from engine.pipeline import attempt_of, retry_plan
+from engine.request import Brief
+from engine.tiers import Tier
+from gate.policy import load_policies
+
+IN_FLIGHT = 64
+START_S_MAX = 300.0
+NUM_FULL, NUM_QUICK = 320, 10
+GIB = 1 << 30
+TENANT = "public"
+
+
+class Measured(msgspec.Struct):
+    """One round: what the engine did, and bare vLLM with the same attempts."""
+
+    first_asset_s: float
+    rss_gib: float
+    pss_gib: float
+    engine_drafts_per_s: float
+    engine_tokens_per_s: float
+    bare_drafts_per_s: float
+    bare_tokens_per_s: float
+    rows: list[Minted]
+    facts: dict[str, dict[str, str]]
+
+
+class Process:
+    """A child process with its own group, so that nothing of it stays behind."""
+
+    def __init__(self, args: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        with log.open("wb") as errors:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", *args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | environment,
+                text=True,
+                start_new_session=True,
+            )
+        self.log = log
+
+    def memory_gib(self) -> tuple[float, float]:
+        """Resident and proportional set sizes of the process and all its descendants, summed."""
+        rss = pss = 0
+        root = psutil.Process(self.child.pid)
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                info = process.memory_full_info()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            rss, pss = rss + info.rss, pss + info.pss
+        return rss / GIB, pss / GIB
+
+    def read(self) -> dict[str, Any]:
+        """The next JSON line that it prints."""
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            if line.startswith("{"):
+                return msgspec.json.decode(line)
+        raise SystemExit(f"a process of the benchmark ended early; its log: {self.log.read_text()[-2000:]}")
+
+    def write(self, line: str) -> None:
+        """One line to its standard input."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+
+    def stop(self, *, at_once: bool) -> None:
+        """Ask it to end, or kill it with everything it started."""
+        descendants = psutil.Process(self.child.pid).children(recursive=True) if self.child.poll() is None else []
+        if at_once:
+            for process in descendants:
+                process.kill()
+            self.child.kill()
+        else:
+            self.child.send_signal(signal.SIGINT)
+        self.child.wait(60)
+        psutil.wait_procs(descendants, timeout=30)
+
+
+def main() -> None:
+    options = parse_options()
+    config = load_config(None)
+    resolve(config.text.model, config.cache_path)  # conversion, if it is still to do, is part of no figure
+    num = options.num or (NUM_QUICK if options.quick else NUM_FULL)
+    products, where = choose_products(options.catalogue, num)
+    num_rounds = 1 if options.quick else options.rounds
+    with tempfile.TemporaryDirectory(prefix="mintage-bench-") as folder:
+        rounds = [
+            measure(config, products[number::num_rounds], Path(folder), overlapped=options.quick)
+            for number in range(num_rounds)
+        ]
+    result = summary(rounds) | {"num_products": num, "catalogue": where, "quick": options.quick}
+    print_table(result)
+    print(msgspec.json.encode(result).decode())
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.text")
+    parser.add_argument("--quick", action="store_true", help="about a minute, same keys, smaller sizes")
+    parser.add_argument("--num", type=int, default=None, help=f"how many products ({NUM_FULL})")
+    parser.add_argument("--catalogue", type=Path, default=None, help="CSV of products")
+    parser.add_argument("--rounds", type=int, default=2, help="engine and bare vLLM in turn, so often")
+    return parser.parse_args()
+
+
+def choose_products(catalogue: Path | None, num: int) -> tuple[list[Product], str]:
+    """Random products of the named catalogue, of the shared one where it is there, else of our own."""
+    shared = Path(os.environ.get("MINTAGE_SHARED", CONFIGS.parent.parent / "shared"), "data", "catalogue.csv")
+    path = catalogue or (shared if shared.exists() else CONFIGS / "catalogue.csv")
+    products = load_catalogue(path)
+    random.Random(0).shuffle(products)
+    return products[:num], path.name if path != CONFIGS / "catalogue.csv" else "configs/catalogue.csv"
+
+
+def measure(config: Config, products: list[Product], folder: Path, *, overlapped: bool) -> Measured:
+    """One round."""
+    prefix = f"bench-{time.time_ns()}"
+    environment = text_environment(config.text.threads)
+    bare = Process(["bench.bare"], environment, folder / "bare.log") if overlapped else None
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    start_s = time.monotonic()
+    engine = Process(
+        ["actors.cli", "run", "--port", str(port), "--data", str(folder / prefix)], {}, folder / "engine.log"
+    )
+    try:
+        first_asset_s = wait_first_asset(engine, url, products[0], start_s)
+        if bare is not None:
+            bare.read()
+        rows, wall_s, memory = asyncio.run(mint_measured(engine, url, products, prefix))
+    finally:
+        engine.stop(at_once=overlapped)
+    attempts = attempts_of(config, products, rows, prefix)
+    num_tokens = sum(row.asset.num_tokens for row in rows if row.asset is not None)
+    bare = bare or Process(["bench.bare"], environment, folder / "bare.log")
+    try:
+        if not overlapped:
+            bare.read()
+        (folder / prefix / "attempts").write_bytes(msgspec.msgpack.encode(attempts))
+        bare.write(str(folder / prefix / "attempts"))
+        baseline = bare.read()
+    finally:
+        bare.stop(at_once=True)
+    assert baseline["num_drafts"] == len(attempts)
+    return Measured(
+        first_asset_s=first_asset_s,
+        rss_gib=memory[0],
+        pss_gib=memory[1],
+        engine_drafts_per_s=len(attempts) / wall_s,
+        engine_tokens_per_s=num_tokens / wall_s,
+        bare_drafts_per_s=len(attempts) / baseline["wall_s"],
+        bare_tokens_per_s=baseline["num_tokens"] / baseline["wall_s"],
+        rows=rows,
+        facts={product.sku: brief_facts(product) for product in products},
+    )
+
+
+def wait_first_asset(engine: Process, url: str, product: Product, start_s: float) -> float:
+    """Seconds from the start of the engine to its first released asset, asked for from the first moment on."""
+    until_s = start_s + START_S_MAX
+    number = 0
+    while time.monotonic() < until_s:
+        if engine.child.poll() is not None:
+            raise SystemExit(f"the engine did not start; its log: {engine.log.read_text()[-2000:]}")
+        try:
+            body = {"brief": {"facts": brief_facts(product)}, "idempotency_key": f"first-{time.time_ns()}-{number}"}
+            response = httpx.post(f"{url}/v1/assets", json=body, timeout=START_S_MAX)
+            number += 1
+            if response.status_code == 200:
+                return time.monotonic() - start_s
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"no asset after {START_S_MAX:g} s; the engine's log: {engine.log.read_text()[-2000:]}")
+
+
+async def mint_measured(
+    engine: Process, url: str, products: list[Product], prefix: str
+) -> tuple[list[Minted], float, tuple[float, float]]:
+    """All products, 64 in flight; the rows, the wall time, and the memory in the middle of it."""
+    rows: list[Minted] = []
+    sampled: list[tuple[float, float]] = []
+    sampler = threading.Thread(target=lambda: sampled.append(engine.memory_gib()))
+    start_s = time.monotonic()
+    tiers = [Tier.BATCH] * len(products)
+    async for row in mint_products(url, products, tiers, key_prefix=prefix, num_in_flight=IN_FLIGHT):
+        rows.append(row)
+        if len(rows) == (len(products) + 1) // 2:
+            sampler.start()
+    wall_s = time.monotonic() - start_s
+    sampler.join()
+    return rows, wall_s, sampled[0]
+
+
+def attempts_of(config: Config, products: list[Product], rows: list[Minted], prefix: str) -> list[Attempt]:
+    """Exactly the attempts that the engine made: they follow from the request, its key and how many tries it took."""
+    policy = load_policies(config.policies_path)["default"]
+    facts = {product.sku: brief_facts(product) for product in products}
+    attempts = []
+    for row in rows:
+        if row.asset is not None:
+            num_tries = row.asset.num_attempts
+        elif row.error is not None and row.error.code == Refused.code:
+            num_tries = len({reason.attempt for reason in row.reasons if reason.check != "grammar"})
+        else:
+            raise SystemExit(f"{row.sku} failed, so the round says nothing: {row.error}")
+        brief, identity = Brief(facts=facts[row.sku]), asset_id(TENANT, f"{prefix}/{row.sku}")
+        attempts += [
+            attempt_of(identity, brief, row.tier, policy, config.sampling, plan)
+            for plan in list(retry_plan(policy))[:num_tries]
+        ]
+    return attempts
+
+
+def summary(rounds: list[Measured]) -> dict[str, Any]:
+    """The figures over all rounds."""
+    rows = [row for measured in rounds for row in measured.rows]
+    released = [(row.sku, row.asset) for row in rows if row.asset is not None]
+    facts = {sku: value for measured in rounds for sku, value in measured.facts.items()}
+    wrong = {sku: errors for sku, asset in released if (errors := fact_errors(facts[sku], asset.content))}
+    ratios = [measured.engine_drafts_per_s / measured.bare_drafts_per_s for measured in rounds]
+    first = sum(asset.num_attempts == 1 for _, asset in released)
+
+    def median(name: str) -> float:
+        return round(statistics.median(getattr(measured, name) for measured in rounds), 3)
+
+    return {
+        "engine_ratio": round(statistics.median(ratios), 3),
+        "engine_ratios": [round(ratio, 3) for ratio in ratios],
+        "engine_drafts_per_s": median("engine_drafts_per_s"),
+        "bare_drafts_per_s": median("bare_drafts_per_s"),
+        "engine_tokens_per_s": median("engine_tokens_per_s"),
+        "bare_tokens_per_s": median("bare_tokens_per_s"),
+        "first_asset_s": round(min(measured.first_asset_s for measured in rounds), 1),
+        "rss_gib": round(max(measured.rss_gib for measured in rounds), 2),
+        "pss_gib": round(max(measured.pss_gib for measured in rounds), 2),
+        "accept_rate_first_try": round(first / len(rows), 3),
+        "retry_rate": round(sum(asset.num_attempts > 1 for _, asset in released) / len(rows), 3),
+        "constrained_rate": round(sum(asset.constrained for _, asset in released) / len(rows), 3),
+        "released_rate": round(len(released) / len(rows), 3),
+        "refused_rate": round(1 - len(released) / len(rows), 3),
+        "fact_error_rate": round(len(wrong) / max(len(released), 1), 4),
+        "fact_errors": {sku: errors[:3] for sku, errors in sorted(wrong.items())[:20]},
+        "receipts_verified": sum(row.verified for row in rows),
+    }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """The figures for a person."""
+    table = Table("figure", "value", title="bench.text")
+    for name, value in result.items():
+        table.add_row(name, str(value).replace("[", r"\["))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What the README promises is there, and what is there is in the README."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", text_of("Makefile"), re.MULTILINE))
+
+
+def subcommands() -> set[str]:
+    """The functions that actors/cli.py registers as commands; read, not imported, because tests here load no CLI."""
+    found = set()
+    for node in ast.walk(ast.parse(text_of("actors/cli.py"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
+            for call in calls:
+                if isinstance(call.func, ast.Attribute) and call.func.attr == "command":
+                    named = [each.value for each in call.args if isinstance(each, ast.Constant)]
+                    found.add(str(named[0]) if named else node.name.replace("_", "-"))
+    return found
+
+
+@pytest.mark.parametrize("target", ["run", "test"])
+def test_the_readme_names_the_two_commands_and_the_makefile_has_them(target: str) -> None:
+    assert f"make {target}" in text_of("README.md")
+    assert target in make_targets()
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)\b", " ".join(code(text_of("README.md")))))
+    assert named <= make_targets()
+
+
+def code(markdown: str) -> list[str]:
+    """Fenced blocks and inline code."""
+    return re.findall(r"```.*?```|`[^`\n]+`", markdown, re.DOTALL)
+
+
+def test_the_ci_runs_the_same_tests_as_a_person() -> None:
+    script = ROOT / ".ci/run"
+    assert "make test" in script.read_text(encoding="utf-8")
+    assert script.stat().st_mode & 0o100, "it can be executed"
+
+
+def test_every_subcommand_is_in_the_readme() -> None:
+    commands = subcommands()
+    assert {"run", "verify", "fsck"} <= commands
+    readme = text_of("README.md")
+    assert [command for command in sorted(commands) if f"mintage {command}" not in readme] == []

@@ -1,0 +1,230 @@
+"""The keeper of a shard: an asset with its parents and receipt, once for ever."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from briefs import MODEL, NOW_MS, TRUE_COPY, open_keepers
+
+from engine.errors import InvalidRequest
+from engine.generators.contract import ModelInfo
+from engine.records import META_REASONS_MAX, Commit, Outcome, ShardKeeper, source_of
+from engine.request import Asset, Reason
+from engine.tiers import Tier
+from ledger.entry import Kind, owner_of
+from ledger.errors import LedgerFull, ReceiptInvalid
+from ledger.fsck import check
+from ledger.log import LogKeys
+from ledger.receipt import verify
+
+POLICY = b'{"name":"default"}'
+
+
+def commit(number: int = 1, **fields: Any) -> Commit:
+    """An accepted draft; two of one number have the same asset id."""
+    given: dict[str, Any] = {
+        "asset_id": f"{number:032x}",
+        "content": TRUE_COPY,
+        "request_hash": hashlib.sha256(b"request %d" % number).digest(),
+        "tenant": "acme",
+        "value_micros": 50_000,
+        "tier": Tier.FLEX,
+        "priority": 2,
+        "model": MODEL,
+        "policy_name": "default",
+        "policy": POLICY,
+        "num_attempts": 3,
+        "num_tokens": 60,
+        "constrained": True,
+        "latency_ms": 123,
+        "reasons": (Reason(0, "length", "too short"), Reason(1, "missing", "colour")),
+    }
+    return Commit(**(given | fields))
+
+
+def asset_of(outcome: Outcome) -> Asset:
+    assert outcome.error is None
+    assert outcome.recorded is not None
+    return outcome.recorded.asset
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[tuple[LogKeys, list[ShardKeeper]]]:
+    keys, keepers = open_keepers(tmp_path)
+    yield keys, keepers
+    for keeper in keepers:
+        keeper.close()
+
+
+@pytest.fixture
+def keys(ledger: tuple[LogKeys, list[ShardKeeper]]) -> LogKeys:
+    return ledger[0]
+
+
+@pytest.fixture
+def keeper(ledger: tuple[LogKeys, list[ShardKeeper]]) -> ShardKeeper:
+    return ledger[1][0]
+
+
+def test_an_asset_is_recorded_with_everything_that_was_said_of_it(keeper: ShardKeeper) -> None:
+    asset = asset_of(keeper.commit([commit()])[0])
+    assert asset == Asset(
+        asset_id=f"{1:032x}",
+        content=TRUE_COPY,
+        content_hash=hashlib.sha256(TRUE_COPY.encode()).hexdigest(),
+        shard=0,
+        index=2,
+        receipt=asset.receipt,
+        tier=Tier.FLEX,
+        policy="default",
+        model="fake",
+        num_attempts=3,
+        num_tokens=60,
+        constrained=True,
+        latency_ms=123,
+        reasons=commit().reasons,
+    )
+    entry = keeper.shard.entry(2)
+    assert (entry.kind, entry.tier, entry.value_micros, entry.time_ms) == (Kind.ASSET, 2, 50_000, NOW_MS)
+    assert (entry.owner, entry.request_hash) == (owner_of("acme"), commit().request_hash)
+
+
+def test_a_receipt_verifies_with_the_public_keys_and_fails_for_other_content(
+    keeper: ShardKeeper, keys: LogKeys
+) -> None:
+    asset = asset_of(keeper.commit([commit()])[0])
+    verified = verify(asset.receipt, keys.verifier_keys, TRUE_COPY.encode())
+    assert (verified.index, verified.entry.asset_id.hex()) == (asset.index, asset.asset_id)
+    with pytest.raises(ReceiptInvalid):
+        verify(asset.receipt, keys.verifier_keys, b"another copy")
+
+
+def test_the_same_request_again_is_answered_with_the_asset_that_is_there(keeper: ShardKeeper) -> None:
+    first = asset_of(keeper.commit([commit()])[0])
+    size = keeper.shard.size()
+    again = asset_of(keeper.commit([commit(content="written again", num_attempts=1)])[0])
+    assert (again.content, again.index, again.num_attempts) == (first.content, first.index, first.num_attempts)
+    assert keeper.shard.size() == size
+
+
+def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(keeper: ShardKeeper) -> None:
+    keeper.commit([commit()])
+    (outcome,) = keeper.commit([commit(request_hash=b"\1" * 32, content="another")])
+    assert outcome.recorded is None
+    assert outcome.error is not None
+    assert outcome.error.code == "idempotency_conflict"
+    assert asset_of(keeper.find_one(f"{1:032x}")).content == TRUE_COPY
+
+
+def test_a_batch_may_repeat_and_contradict_itself_and_each_item_gets_its_own_answer(keeper: ShardKeeper) -> None:
+    outcomes = keeper.commit([commit(1), commit(2), commit(1), commit(2, request_hash=b"\1" * 32)])
+    assert [asset_of(outcome).index for outcome in outcomes[:3]] == [2, 3, 2]
+    assert outcomes[3].error is not None
+
+
+def test_model_and_policy_are_recorded_once_and_are_the_parents_in_that_order(keeper: ShardKeeper) -> None:
+    assets = [asset_of(outcome) for outcome in keeper.commit([commit(1), commit(2)])]
+    entries = [keeper.shard.entry(asset.index) for asset in assets]
+    assert [entry.parents for entry in entries] == [((0, 0), (0, 1))] * 2
+    assert [keeper.shard.entry(index).kind for index in (0, 1)] == [Kind.MODEL, Kind.POLICY]
+    assert keeper.shard.content(1) == POLICY
+    assert msgspec.json.decode(keeper.shard.content(0), type=ModelInfo) == MODEL
+    assert keeper.shard.size() == 4
+
+
+def test_a_new_model_or_policy_is_a_new_parent(keeper: ShardKeeper) -> None:
+    keeper.commit([commit(1)])
+    other = commit(2, policy=b'{"name":"luxury"}', model=ModelInfo("tiny", "11" * 32, "vllm"))
+    asset = asset_of(keeper.commit([other])[0])
+    assert keeper.shard.entry(asset.index).parents == ((0, 3), (0, 4))
+
+
+def test_model_and_policy_are_not_recorded_again_after_a_restart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        _, keepers = open_keepers(tmp_path)
+        asset = asset_of(keepers[0].commit([commit(number)])[0])
+        assert keepers[0].shard.entry(asset.index).parents == ((0, 0), (0, 1))
+        for keeper in keepers:
+            keeper.close()
+    assert check(tmp_path).problems == ()
+    assert check(tmp_path).num_entries == 4
+
+
+def test_assets_are_found_by_their_ids_and_nothing_else_is(keeper: ShardKeeper) -> None:
+    keeper.commit([commit(1), commit(2)])
+    found = keeper.find([f"{2:032x}", f"{3:032x}", f"{1:032x}"])
+    assert [outcome.recorded and outcome.recorded.asset.asset_id for outcome in found] == [
+        f"{2:032x}",
+        None,
+        f"{1:032x}",
+    ]
+    assert found[0].recorded is not None
+    assert found[0].recorded.request_hash == commit(2).request_hash
+    policy_id = hashlib.sha256(POLICY).hexdigest()[:32]
+    assert keeper.shard.find(bytes.fromhex(policy_id)) == 1
+    assert keeper.find_one(policy_id) == Outcome()
+
+
+def test_of_many_reasons_only_the_first_are_recorded(keeper: ShardKeeper) -> None:
+    reasons = tuple(Reason(number, "length", "too short") for number in range(META_REASONS_MAX + 5))
+    assert asset_of(keeper.commit([commit(reasons=reasons)])[0]).reasons == reasons[:META_REASONS_MAX]
+
+
+def test_an_empty_batch_has_no_outcomes(keeper: ShardKeeper) -> None:
+    assert keeper.commit([]) == []
+
+
+def test_a_source_in_another_shard_is_a_parent_because_its_receipt_proves_it(
+    ledger: tuple[LogKeys, list[ShardKeeper]], tmp_path: Path
+) -> None:
+    _, (here, there) = ledger
+    source = asset_of(there.commit([commit(1)])[0])
+    derived = asset_of(here.commit([commit(2, source=source.receipt)])[0])
+    assert here.shard.entry(derived.index).parents[2] == (1, source.index)
+    for keeper in (here, there):
+        keeper.close()
+    assert check(tmp_path).problems == ()
+
+
+def test_a_forged_receipt_is_refused_and_the_rest_of_its_batch_is_recorded(
+    ledger: tuple[LogKeys, list[ShardKeeper]],
+) -> None:
+    _, (here, there) = ledger
+    source = asset_of(there.commit([commit(1)])[0])
+    forged = source.receipt.replace(f"index {source.index}", f"index {source.index + 1}")
+    assert forged != source.receipt
+    outcomes = here.commit([commit(2), commit(3, source=forged), commit(4)])
+    assert [outcome.recorded is not None for outcome in outcomes] == [True, False, True]
+    assert outcomes[1].error is not None
+    assert outcomes[1].error.code == "receipt_invalid"
+    assert here.find_one(f"{3:032x}") == Outcome()
+
+
+def test_a_receipt_of_another_log_proves_nothing(keeper: ShardKeeper, tmp_path: Path) -> None:
+    _, foreign = open_keepers(tmp_path / "foreign")
+    source = asset_of(foreign[1].commit([commit(1)])[0])
+    for each in foreign:
+        each.close()
+    (outcome,) = keeper.commit([commit(2, source=source.receipt)])
+    assert outcome.error is not None
+    assert outcome.error.code == "receipt_invalid"
+
+
+def test_a_full_ledger_says_so_and_what_was_recorded_can_still_be_read(tmp_path: Path) -> None:
+    _, (keeper,) = open_keepers(tmp_path, num_shards=1, map_bytes=1 << 20)
+    first = asset_of(keeper.commit([commit(1)])[0])
+    with pytest.raises(LedgerFull):
+        for number in range(2, 100):
+            keeper.commit([commit(number, content=f"{number} " * 10_000)])
+    assert asset_of(keeper.find_one(first.asset_id)).content == first.content
+    keeper.close()
+    assert check(tmp_path).problems == ()
+
+
+def test_a_source_that_was_not_found_is_the_requests_fault() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        source_of(Outcome(), "ab" * 16)
+    assert caught.value.body.where == "brief.source"
