@@ -40,8 +40,13 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
+        self.thread = threading.Thread(target=self.serve, name=name, daemon=True)
         self.thread.start()
+
+    def serve(self) -> None:
+        """The thread's work."""
+        self.loop.run_forever()
+        self.loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, R], timeout_s: float | None = None) -> R:
         """Run it there and wait for it here; an interrupted wait cancels it."""

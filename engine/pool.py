@@ -75,6 +75,7 @@ class Pool:
         self.tickets: dict[str, Ticket] = {}
         self.workers: dict[str, Worker] = {}
         self.order = itertools.count()
+        self.num_drafts = 0
 
     @property
     def num_waiting(self) -> int:
@@ -132,6 +133,7 @@ class Pool:
             if ticket is not None and not ticket.future.done():
                 ticket.worker = None
                 ticket.future.set_result(draft)
+                self.num_drafts += 1
         worker.wake.set()
 
     def leave(self, worker_id: str) -> None:

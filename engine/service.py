@@ -106,6 +106,7 @@ class Service:
             "num_generators": len(self.pool.workers),
             "num_open": len(self.intake.jobs),
             "num_waiting": self.pool.num_waiting,
+            "num_drafts": self.pool.num_drafts,
         }
 
     async def close(self) -> None:

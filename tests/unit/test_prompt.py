@@ -12,7 +12,8 @@ def test_the_chat_is_system_examples_and_the_brief_in_alternating_turns() -> Non
     chat = messages(FACTS, tone="", style="")
     assert [role for role, _ in chat] == ["system", *["user", "assistant"] * len(EXAMPLES), "user"]
     assert chat[0][1] == SYSTEM
-    assert chat[-1][1] == REQUEST.format(facts="article: Scarf\ncolour: Teal\nmaterial: Wool")
+    assert chat[-1][1].startswith(f"{REQUEST}\n{fact_lines(FACTS)}")
+    assert set(fact_lines(FACTS).split("\n")) == {"article: Scarf", "colour: Teal", "material: Wool"}
 
 
 def test_tone_style_and_source_are_told_where_given_and_not_mentioned_where_not() -> None:
@@ -24,8 +25,13 @@ def test_tone_style_and_source_are_told_where_given_and_not_mentioned_where_not(
     assert "differently" not in plain
 
 
-def test_facts_are_told_in_the_order_given() -> None:
-    assert fact_lines({"b": "2", "a": "1"}) == "b: 2\na: 1"
+def test_the_order_in_which_a_client_sends_its_facts_does_not_change_the_prompt() -> None:
+    backwards = dict(reversed(FACTS.items()))
+    assert messages(backwards, tone="", style="") == messages(FACTS, tone="", style="")
+
+
+def test_facts_of_no_known_kind_are_told_too_in_the_order_given() -> None:
+    assert fact_lines({"sparkle": "2", "aura": "1"}) == "sparkle: 2\naura: 1"
 
 
 def test_the_examples_show_no_kind_of_fact_that_the_brief_lacks() -> None:
@@ -33,7 +39,8 @@ def test_the_examples_show_no_kind_of_fact_that_the_brief_lacks() -> None:
     for num_kinds in (1, 2, 3):
         for keys in combinations(kinds, num_kinds):
             turns = messages(dict.fromkeys(keys, "x"), tone="", style="")[1:-1]
-            shown = {line.partition(":")[0] for role, text in turns if role == "user" for line in text.split("\n")[1:]}
+            lines = [line for role, text in turns if role == "user" for line in text.split("\n")]
+            shown = {kind for kind in kinds if any(line.startswith(f"{kind}: ") for line in lines)}
             assert shown == set(keys)
 
 
