@@ -122,8 +122,9 @@ def add_errors(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
-        body = ErrorBody("not_found", str(error.detail), request.url.path, "See /docs for what there is.")
-        return error_answer(body, error.status_code)
+        code = NotFound.code if error.status_code == 404 else InvalidRequest.code
+        body = ErrorBody(code, str(error.detail), request.url.path, "See /docs for what there is.")
+        return error_answer(body, error.status_code, dict(error.headers or {}))
 
     @api.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> Response:
@@ -192,11 +193,11 @@ def answer(status: Status) -> Response:
     return json(status, 202 if status.state == "pending" else 200, headers)
 
 
-def error_answer(body: ErrorBody, status_code: int | None = None) -> Response:
+def error_answer(body: ErrorBody, status_code: int | None = None, headers: dict[str, str] | None = None) -> Response:
     """An error that belongs to no request."""
     status_code = status_code or http_status(body)
     retry = {"Retry-After": RETRY_AFTER_S[status_code]} if status_code in RETRY_AFTER_S else {}
-    return json({"error": body}, status_code, retry)
+    return json({"error": body}, status_code, retry | (headers or {}))
 
 
 def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:

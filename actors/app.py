@@ -24,36 +24,49 @@ from gate.policy import load_policies
 from ledger.log import open_keys
 
 APP = "mintage"
+TEXT_POOL = "mintage-text"
+DRAIN_S = 3  # generators always have a call open at the gateway, so it never drains by itself
 ONGOING_MAX = 100_000  # our own intake and pool say no earlier, and say why
 START_S_MAX = 300.0
 OBJECT_STORE_BYTES = 128 << 20  # hops carry small batches; Ray would take a third of the memory
 
 
 def build(config: Config) -> serve.Application:
-    """The Serve application of a configuration.
+    """The main application: gateway, gatekeeper, ledger shards.
 
     Raises:
         PolicyError, LedgerError: a policy file is wrong; the ledger's directory does not fit.
     """
     load_policies(config.policies_path)
     keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
-    one = {"max_ongoing_requests": ONGOING_MAX, "ray_actor_options": {"num_cpus": 0}, "health_check_period_s": 2}
+    one: dict[str, Any] = {
+        "max_ongoing_requests": ONGOING_MAX,
+        "ray_actor_options": {"num_cpus": 0},
+        "health_check_period_s": 1,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+    }
     gatekeeper = serve.deployment(**one)(Gatekeeper).bind(config)
     shards = [
         serve.deployment(name=f"LedgerShard-{number}", **one)(LedgerShard).bind(config, number)
         for number in range(config.ledger.num_shards)
     ]
+    gateway = serve.deployment(name="Gateway", **one)(serve.ingress()(Gateway))
+    return gateway.bind(config, keys.verifier_keys, gatekeeper, shards)
+
+
+def build_text_pool(config: Config) -> serve.Application:
+    """The text pool: equal generators that come to the gateway for work. An application of its own, so that a pool is
+    started, scaled and replaced without touching what holds the requests."""
     generator = serve.deployment(
         name="Generator",
         num_replicas=config.text.num_replicas,
         max_ongoing_requests=ONGOING_MAX,
         health_check_period_s=1,
         health_check_timeout_s=60,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": text_environment(config.text.threads)}},
-    )(GeneratorActor).bind(config, functools.partial(serve.get_deployment_handle, "Gateway", APP))
-    gateway = serve.deployment(name="Gateway", **one)(serve.ingress()(Gateway))
-    return gateway.bind(config, keys.verifier_keys, gatekeeper, shards, generator)
+    )(GeneratorActor)
+    return generator.bind(config, functools.partial(serve.get_deployment_handle, "Gateway", APP))
 
 
 def start(config: Config) -> str:
@@ -76,11 +89,14 @@ def start(config: Config) -> str:
     )
     quiet()
     serve.start(http_options={"host": config.http.host, "port": config.http.port, "location": "HeadOnly"})
+    # The pool first: its start takes longest, and the others come up while it imports vLLM.
+    pool = serve.RunTarget(build_text_pool(config), name=TEXT_POOL, route_prefix=None)
+    serve.run_many([pool], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     try:
         serve.run(application, name=APP, route_prefix="/", blocking=False)
     except RuntimeError as error:
         raise StartFailed(
-            f"the application does not come up: {deployment_messages() or error}",
+            f"the application does not come up: {deployment_messages(APP) or error}",
             where="actors",
             fix="Mend the cause and start again; the logs are in /tmp/ray/session_latest/logs/serve.",
         ) from error
@@ -128,10 +144,10 @@ def check_writable(path: Path) -> None:
         ) from error
 
 
-def deployment_messages() -> str:
-    """What Serve says of deployments that failed, without its traceback frames."""
-    application = serve.status().applications.get(APP)
-    if application is None:
+def deployment_messages(name: str) -> str:
+    """What Serve says of an application that failed, without its traceback frames; empty while it has not."""
+    application = serve.status().applications.get(name)
+    if application is None or application.status not in ("DEPLOY_FAILED", "UNHEALTHY"):
         return ""
     lines = [line for deployment in application.deployments.values() for line in deployment.message.splitlines()]
     errors = [line.strip() for line in lines if "Error" in line or "Failed" in line]
@@ -139,7 +155,7 @@ def deployment_messages() -> str:
 
 
 def wait_healthy(url: str) -> None:
-    """Until a generator pulls and HAProxy lets requests through."""
+    """Until a generator pulls and HAProxy lets requests through; or until the pool has failed, which says why."""
     until_s = time.monotonic() + START_S_MAX
     last = "no answer"
     while time.monotonic() < until_s:
@@ -150,7 +166,10 @@ def wait_healthy(url: str) -> None:
             last = response.text
         except httpx.HTTPError as error:
             last = repr(error)
-        time.sleep(0.1)
+        failure = deployment_messages(TEXT_POOL)
+        if failure:
+            raise StartFailed(failure, where="text pool", fix="Mend the cause and start again.")
+        time.sleep(0.2)
     raise StartFailed(f"not healthy after {START_S_MAX:g} s: {last}", where=url, fix="See the logs in /tmp/ray.")
 
 

@@ -25,8 +25,7 @@ class Gateway:
     Args:
         config: the engine's configuration.
         verifier_keys: public keys of the ledger.
-        gatekeeper, shards: handles of the stages.
-        generator: the generators' handle; they come to us, it only ties their deployment to the application.
+        gatekeeper, shards: handles of the stages. Generators need none: they come to us.
     """
 
     def __init__(
@@ -35,9 +34,7 @@ class Gateway:
         verifier_keys: tuple[str, ...],
         gatekeeper: Handle,
         shards: list[Handle],
-        generator: Handle,
     ) -> None:
-        self.generator = generator
         policies = load_policies(config.policies_path)
         self.service = Service(config, policies, RemoteStages(gatekeeper, shards), verifier_keys)
         self.drafts_decoder = msgspec.msgpack.Decoder(list[Draft])
@@ -55,9 +52,9 @@ class Gateway:
             self.service.pool.expire()
             await asyncio.sleep(EXPIRE_EVERY_S)
 
-    async def pull(self, worker_id: str, capacity: int, wait_s: float) -> bytes:
+    async def pull(self, worker_id: str, capacity: int, wait_s: float, number: int) -> bytes:
         """A generator asks for work (see `Pool.pull`); an encoded `Inbox`."""
-        return encode(await self.service.pool.pull(worker_id, capacity, wait_s))
+        return encode(await self.service.pool.pull(worker_id, capacity, wait_s, number))
 
     async def complete(self, worker_id: str, drafts: bytes) -> None:
         """A generator hands in encoded drafts (see `Pool.complete`)."""

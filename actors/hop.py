@@ -107,9 +107,11 @@ class RemotePool:
     def __init__(self, gateway: Handle) -> None:
         self.gateway = gateway
         self.decoder = msgspec.msgpack.Decoder(Inbox)
+        self.num_pulls = 0
 
     async def pull(self, worker_id: str, capacity: int, wait_s: float) -> Inbox:
-        return self.decoder.decode(await self.patiently("pull", worker_id, capacity, wait_s))
+        self.num_pulls += 1
+        return self.decoder.decode(await self.patiently("pull", worker_id, capacity, wait_s, self.num_pulls))
 
     async def complete(self, worker_id: str, drafts: list[Draft]) -> None:
         await self.patiently("complete", worker_id, encode(drafts))

@@ -16,7 +16,7 @@ import msgspec
 
 from engine.batcher import Batcher
 from engine.config import Config, load
-from engine.errors import StartFailed
+from engine.errors import StartFailed, describe
 from engine.generators.contract import Draft, Generator
 from engine.generators.runtime import text_environment
 from engine.models.registry import resolve
@@ -137,9 +137,7 @@ class Engine:
         self.stages = LocalStages(Gate(policies), keepers)
         self.service = Service(config, policies, self.stages, keys.verifier_keys)
         self.thread = LoopThread("mintage")
-        self.worker = asyncio.run_coroutine_threadsafe(
-            work(generator, LocalPort(self.service.pool), f"local-{uuid.uuid4().hex[:8]}"), self.thread.loop
-        )
+        self.worker = asyncio.run_coroutine_threadsafe(self.generate(generator), self.thread.loop)
 
     @classmethod
     def open(cls, path: Path | str, config: Config | None = None, *, generator: Generator | None = None) -> "Engine":
@@ -155,6 +153,14 @@ class Engine:
         """
         config = msgspec.structs.replace(config or load(None), data_dir=str(path))
         return cls(config, generator or open_text_generator(config))
+
+    async def generate(self, generator: Generator) -> None:
+        """Work until closed. A generator that fails has no successor here: requests then get its error."""
+        try:
+            await work(generator, LocalPort(self.service.pool), f"local-{uuid.uuid4().hex[:8]}")
+        except Exception as error:
+            self.service.pool.fail(describe(error))
+            raise
 
     def close(self) -> None:
         """Stop open requests and the generator, and give the ledger back."""

@@ -5,6 +5,7 @@ same key is a conflict. A job whose last waiter went away is stopped, unless som
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,7 @@ from engine.errors import Cancelled, MintageError, Overloaded, Refused, describe
 from engine.records import Outcome, conflict
 from engine.request import Asset, AssetRequest, Reason, Status
 
+log = logging.getLogger("mintage")
 RATE_WINDOW = 64  # finished jobs from which the rate is estimated
 
 
@@ -121,7 +123,10 @@ class Intake:
             reasons = tuple(reason for reason in error.reasons if isinstance(reason, Reason))
             return Status(request.asset_id, "refused", error=error.body, reasons=reasons)
         except Exception as error:
-            return Status(request.asset_id, "failed", error=describe(error))
+            body = describe(error)
+            if body.code == MintageError.code:
+                log.exception("request %s failed for a defect", request.asset_id)
+            return Status(request.asset_id, "failed", error=body)
 
     def finish(self, job: Job) -> None:
         """A job ended: remember how."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from engine.errors import Overloaded, Unavailable
+from engine.errors import ErrorBody, Overloaded, Unavailable, rebuild
 from engine.generators.contract import Attempt, Draft
 
 CLAIMS_MAX = 3  # an attempt whose workers died this often is taken for their murderer
@@ -47,13 +47,15 @@ class Ticket:
 class Worker:
     """A generator that pulls: what it holds, what it must stop, and when it was last heard of."""
 
-    __slots__ = ("aborts", "claims", "seen_s", "wake")
+    __slots__ = ("aborts", "claims", "inbox", "number", "seen_s", "wake")
 
     def __init__(self) -> None:
         self.claims: dict[str, Ticket] = {}
         self.aborts: list[str] = []
         self.seen_s = 0.0
         self.wake = asyncio.Event()
+        self.number: int | None = None
+        self.inbox = Inbox()
 
 
 class Pool:
@@ -76,6 +78,7 @@ class Pool:
         self.workers: dict[str, Worker] = {}
         self.order = itertools.count()
         self.num_drafts = 0
+        self.failure: ErrorBody | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -87,8 +90,10 @@ class Pool:
 
         Raises:
             Overloaded: `num_waiting_max` attempts wait already.
-            Unavailable: `CLAIMS_MAX` workers died with this attempt in hand.
+            Unavailable: `CLAIMS_MAX` workers died with this attempt in hand; or see `fail`.
         """
+        if self.failure is not None:
+            raise rebuild(self.failure)
         if self.num_waiting >= self.num_waiting_max:
             raise Overloaded(
                 f"{self.num_waiting} attempts wait already",
@@ -105,11 +110,17 @@ class Pool:
         finally:
             self.forget(ticket)
 
-    async def pull(self, worker_id: str, capacity: int, wait_s: float) -> Inbox:
-        """What a worker should do next: at once if there is something, else within `wait_s`. Also its heartbeat."""
+    async def pull(self, worker_id: str, capacity: int, wait_s: float, number: int | None = None) -> Inbox:
+        """What a worker should do next: at once if there is something, else within `wait_s`. Also its heartbeat.
+
+        `number` counts a worker's pulls where answers can be lost on the way: a pull with the number of the last one
+        brings the same answer again.
+        """
         self.expire()
         worker = self.workers.setdefault(worker_id, Worker())
         worker.seen_s = self.now_s()
+        if number is not None and number == worker.number:
+            return worker.inbox
         worker.wake.clear()
         inbox = self.claim(worker_id, worker, capacity)
         if not inbox.attempts and not inbox.aborts:
@@ -120,7 +131,15 @@ class Pool:
             worker = self.workers.setdefault(worker_id, Worker())  # its lease may have run out while it waited
             inbox = self.claim(worker_id, worker, capacity)
         worker.seen_s = self.now_s()
+        worker.number, worker.inbox = number, inbox
         return inbox
+
+    def fail(self, error: ErrorBody) -> None:
+        """Nobody will ever pull again: everything that waits, and whatever comes later, gets the error."""
+        self.failure = error
+        for ticket in list(self.tickets.values()):
+            if not ticket.future.done():
+                ticket.future.set_exception(rebuild(error))
 
     def complete(self, worker_id: str, drafts: Iterable[Draft]) -> None:
         """Hand in drafts. One whose claim was lost meanwhile (aborted, or the lease ran out) is dropped."""
