@@ -1,6 +1,8 @@
 """Bare vLLM as the baseline of bench.text: a process that loads `vllm.LLM` with our engine arguments, waits, and
 generates the attempts it is given, all at once.
 
+    python -m bench.bare NUM_IN_FLIGHT
+
 Speaks JSON lines: prints {"ready_s"} when loaded; reads one line, the path of a file of encoded attempts; prints
 {"num_drafts", "num_tokens", "wall_s"}.
 """
@@ -26,6 +28,8 @@ def main() -> None:
     config = load(None)
     args = engine_args(resolve(config.text.model, config.cache_path).path, config.text)
     given = {field.name for field in fields(args) if getattr(args, field.name) != field.default}
+    args.max_num_seqs = int(sys.argv[1])
+    given.add("max_num_seqs")
     llm = LLM(**{name: value for name, value in vars(args).items() if name in given})
     tokenizer = llm.get_tokenizer()
     say({"ready_s": time.monotonic() - start_s})
