@@ -81,6 +81,7 @@ def start(config: Config) -> str:
     application = build(config)
     Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.mkdir(parents=True, exist_ok=True)
     ray.init(
+        address="local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -107,8 +108,9 @@ def start(config: Config) -> str:
 
 def stop() -> None:
     """Stop the application, Serve and Ray."""
-    serve.shutdown()
-    ray.shutdown()
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()
     shutil.rmtree(Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent, ignore_errors=True)
 
 

@@ -7,7 +7,6 @@ import asyncio
 import itertools
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from ledger.log import VERIFIER_FILE
 from ledger.receipt import verify as verify_receipt
 
 URL_DEFAULT = "http://127.0.0.1:8000"
-DEMO_PRODUCTS = 24
+INTERRUPTED = 130  # the shell's code for Ctrl-C before there was a result
 
 app = typer.Typer(
     name="mintage", help="An engine for generated assets: judged, recorded, verifiable.", no_args_is_help=True,
@@ -92,9 +91,8 @@ def run(
         # Ray takes seconds to import, and only this command needs it.
         from actors import app as application
 
-        stopped = threading.Event()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: stopped.set() if stopped_cleanly(stopped) else None)
+        signal.signal(signal.SIGTERM, interrupt)
+        exit_code = INTERRUPTED
         out.print("Starting Ray, Serve and vLLM ...")
         try:
             url = application.start(settings)
@@ -103,19 +101,19 @@ def run(
             print_addresses(url, settings)
             if not once:
                 out.print("Serving until Ctrl-C.")
-                while not stopped.wait(0.5):
-                    pass
+                signal.pause()
+        except KeyboardInterrupt:
+            pass
         finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             out.print("Stopping ...")
             application.stop()
     raise typer.Exit(exit_code)
 
 
-def stopped_cleanly(stopped: threading.Event) -> bool:
-    """The first Ctrl-C while serving stops politely; one during start-up, or a second one, interrupts."""
-    if stopped.is_set():
-        raise KeyboardInterrupt
-    return True
+def interrupt(*_: object) -> None:
+    """SIGTERM ends us as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def with_options(config: Config, port: int | None, data: Path | None) -> Config:

@@ -22,8 +22,8 @@ class TierTerms(NamedTuple):
 
 
 TERMS: dict[Tier, TierTerms] = {
-    Tier.PRIORITY: TierTerms(priority=0, deadline_ms=60_000, value_micros=50_000),
-    Tier.STANDARD: TierTerms(priority=1, deadline_ms=180_000, value_micros=10_000),
+    Tier.PRIORITY: TierTerms(priority=0, deadline_ms=120_000, value_micros=50_000),
+    Tier.STANDARD: TierTerms(priority=1, deadline_ms=300_000, value_micros=10_000),
     Tier.FLEX: TierTerms(priority=2, deadline_ms=900_000, value_micros=4_000),
     Tier.BATCH: TierTerms(priority=3, deadline_ms=86_400_000, value_micros=1_000),
 }
