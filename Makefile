@@ -10,8 +10,10 @@ setup: $(STAMP)
 
 # torch's CPU build is not on every index: try as configured first, and name PyTorch's own index only if that fails.
 $(STAMP): requirements.lock requirements-torch.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
-		{ echo "Mintage needs Python 3.11 or later; name one: make PYTHON=python3.11"; exit 1; }
+	@python=$(BIN)/python; test -x $$python || python=$(PYTHON); \
+		$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "requirements.lock is resolved for Python 3.11, and $$python is another (or none)."; \
+		echo "Name one, and clean first if it is $(VENV)'s: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked requirements into $(VENV) (about 4 GB, a few minutes) ..."
 	@$(BIN)/pip install --quiet --no-deps -r requirements-torch.txt 2>$(VENV)/torch.log || \
@@ -43,4 +45,4 @@ lock:
 		--no-annotate --no-header --no-emit-package torch --output-file requirements.lock $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

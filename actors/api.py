@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from engine.admission import RequestBody, decode
@@ -18,7 +19,8 @@ from engine.service import WAIT_S_MAX, Service
 
 BODY_BYTES_MAX = 64 * 1024
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?")
-RETRY_AFTER_S = {429: "5", 503: "10"}
+SCHEMA_REF = "#/components/schemas/{name}"
+RETRY_STATUSES = (429, 503)  # those that carry Retry-After
 
 EXAMPLE_REQUEST = {
     "brief": {
@@ -39,16 +41,24 @@ EXAMPLE_ERROR = {
 }
 
 
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """What went wrong: its code, what was wrong, where, and what to do."""
+
+    error: ErrorBody
+
+
 def build_api(service: Service) -> FastAPI:
     """The ASGI application of a service."""
     api = FastAPI(
         title="Mintage",
         version="1",
         description="Generated assets: judged before release, recorded in a ledger that anyone can verify.",
+        responses={"default": {"description": "Any other error.", **schema_of(ErrorAnswer)}},
     )
-    add_errors(api)
+    add_errors(api, service)
     add_assets(api, service)
     add_ledger(api, service)
+    add_schemas(api)
     return api
 
 
@@ -64,21 +74,21 @@ def add_assets(api: FastAPI, service: Service) -> None:
         """
         body = with_key(decode(await read_body(request)), request.headers.get("Idempotency-Key"))
         wait_s = prefer_wait_s(request.headers.get("Prefer", ""), service.config.http.wait_s)
-        return answer(await service.submit(body, wait_s))
+        return answer(service, await service.submit(body, wait_s))
 
-    @api.get("/v1/assets/{asset_id}")
+    @api.get("/v1/assets/{asset_id}", responses=openapi_answers())
     async def get_asset(asset_id: str, wait: Annotated[float, Query(ge=0, le=WAIT_S_MAX)] = 0.0) -> Response:
         """How a request stands, waiting up to `wait` seconds for it to finish."""
-        return answer(await service.status(checked_id(asset_id), wait))
+        return answer(service, await service.status(checked_id(asset_id), wait))
 
-    @api.get("/v1/assets/{asset_id}/content")
+    @api.get("/v1/assets/{asset_id}/content", response_class=PlainTextResponse)
     async def get_content(asset_id: str) -> Response:
         """The content of a released asset."""
         asset = await service.asset(checked_id(asset_id))
         headers = {"ETag": f'"{asset.content_hash}"', "Cache-Control": "public, max-age=31536000, immutable"}
         return Response(asset.content, media_type="text/plain; charset=utf-8", headers=headers)
 
-    @api.get("/v1/assets/{asset_id}/receipt")
+    @api.get("/v1/assets/{asset_id}/receipt", response_class=PlainTextResponse)
     async def get_receipt(asset_id: str) -> Response:
         """The receipt of a released asset (C2SP tlog-proof): entry, inclusion proof, signed checkpoint."""
         asset = await service.asset(checked_id(asset_id))
@@ -93,7 +103,7 @@ def add_ledger(api: FastAPI, service: Service) -> None:
         """The newest signed checkpoint of every shard, in order."""
         return json(await service.checkpoints())
 
-    @api.get("/v1/checkpoint/{shard}")
+    @api.get("/v1/checkpoint/{shard}", response_class=PlainTextResponse)
     async def get_checkpoint(shard: int) -> Response:
         """One shard's newest signed checkpoint (C2SP signed note)."""
         checkpoints = await service.checkpoints()
@@ -101,40 +111,42 @@ def add_ledger(api: FastAPI, service: Service) -> None:
             raise NotFound(f"there is no shard {shard}", where="shard", fix=f"Use 0 to {len(checkpoints) - 1}.")
         return Response(checkpoints[shard], media_type="text/plain; charset=utf-8")
 
-    @api.get("/v1/verifier-keys")
+    @api.get("/v1/verifier-keys", response_class=PlainTextResponse)
     async def get_verifier_keys() -> Response:
-        """The public keys that receipts are checked with, one line a shard: `mintage verify` asks for them."""
+        """The public keys that receipts are checked with, one line a shard: the file `mintage verify --key` reads."""
         return Response("".join(f"{key}\n" for key in service.verifier_keys), media_type="text/plain; charset=utf-8")
 
-    @api.get("/healthz")
+    @api.get("/healthz", responses={503: {"description": "Nobody can generate now; in the same form."}})
     async def get_health() -> Response:
         """200 while somebody can generate, else 503."""
         health = service.health()
-        return json(health, 200 if health["ok"] else 503)
+        status_code = 200 if health["ok"] else 503
+        return json(health, status_code, retry_after(service, status_code))
 
 
-def add_errors(api: FastAPI) -> None:
+def add_errors(api: FastAPI, service: Service) -> None:
     """Every error in the one form."""
 
     @api.exception_handler(MintageError)
     async def ours(_: Request, error: MintageError) -> Response:
-        return error_answer(error.body)
+        return error_answer(service, error.body)
 
     @api.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         code = NotFound.code if error.status_code == 404 else InvalidRequest.code
         body = ErrorBody(code, str(error.detail), request.url.path, "See /docs for what there is.")
-        return error_answer(body, error.status_code, dict(error.headers or {}))
+        return error_answer(service, body, error.status_code, dict(error.headers or {}))
 
     @api.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return error_answer(InvalidRequest(first["msg"], where=where, fix="See /docs for what it takes.").body)
+        body = InvalidRequest(first["msg"], where=where, fix="See /docs for what it takes.").body
+        return error_answer(service, body)
 
     @api.exception_handler(Exception)
     async def other(_: Request, error: Exception) -> Response:
-        return error_answer(describe(error))
+        return error_answer(service, describe(error))
 
 
 async def read_body(request: Request) -> bytes:
@@ -185,19 +197,26 @@ def checked_id(asset_id: str) -> str:
         ) from error
 
 
-def answer(status: Status) -> Response:
+def answer(service: Service, status: Status) -> Response:
     """The HTTP form of a status: 200 released, 202 pending, else the error's own status."""
     headers = {"Location": f"/v1/assets/{status.asset_id}"}
     if status.error is not None:
-        return json(status, http_status(status.error), headers)
+        status_code = http_status(status.error)
+        return json(status, status_code, headers | retry_after(service, status_code))
     return json(status, 202 if status.state == "pending" else 200, headers)
 
 
-def error_answer(body: ErrorBody, status_code: int | None = None, headers: dict[str, str] | None = None) -> Response:
+def error_answer(
+    service: Service, body: ErrorBody, status_code: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
     """An error that belongs to no request."""
     status_code = status_code or http_status(body)
-    retry = {"Retry-After": RETRY_AFTER_S[status_code]} if status_code in RETRY_AFTER_S else {}
-    return json({"error": body}, status_code, retry | (headers or {}))
+    return json(ErrorAnswer(body), status_code, retry_after(service, status_code) | (headers or {}))
+
+
+def retry_after(service: Service, status_code: int) -> dict[str, str]:
+    """The header that says in how many seconds to come back, for a status that asks to."""
+    return {"Retry-After": str(service.intake.retry_after_s())} if status_code in RETRY_STATUSES else {}
 
 
 def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -205,28 +224,46 @@ def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = Non
     return Response(msgspec.json.encode(data), status_code, headers, media_type="application/json")
 
 
+def add_schemas(api: FastAPI) -> None:
+    """Put the schemas of our own types into the OpenAPI page: FastAPI knows only pydantic's."""
+    _, schemas = msgspec.json.schema_components((RequestBody, Status, ErrorAnswer), ref_template=SCHEMA_REF)
+    page_of = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        page = page_of()
+        page.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        return page
+
+    api.openapi = openapi  # type: ignore[method-assign]
+
+
+def schema_of(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
+    """JSON of one of these kinds, for the OpenAPI page."""
+    schemas = [{"$ref": SCHEMA_REF.format(name=kind.__name__)} for kind in kinds]
+    return {"content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}}
+
+
 def openapi_body() -> dict[str, Any]:
     """The request body for the OpenAPI page; we decode it ourselves."""
-    schema = msgspec.json.schema(RequestBody, ref_template="#/components/schemas/{name}")
-    inline = msgspec.json.schema_components([RequestBody], ref_template="#/$defs/{name}")
-    content = {
-        "application/json": {
-            "schema": {"$defs": inline[1], **inline[0][0]} if schema else {},
-            "examples": {"product text": {"value": EXAMPLE_REQUEST}},
-        }
-    }
-    return {"requestBody": {"required": True, "content": content}}
+    body = schema_of(RequestBody)
+    body["content"]["application/json"]["examples"] = {"product text": {"value": EXAMPLE_REQUEST}}
+    return {"requestBody": {"required": True, **body}}
 
 
 def openapi_answers() -> dict[int | str, dict[str, Any]]:
-    """The answers for the OpenAPI page."""
-    wrong = {"content": {"application/json": {"example": EXAMPLE_ERROR}}}
+    """The answers about a request for the OpenAPI page. One that was let in is always answered with its status."""
+    status, either = schema_of(Status), schema_of(Status, ErrorAnswer)
+    wrong = schema_of(Status, ErrorAnswer)
+    wrong["content"]["application/json"]["example"] = EXAMPLE_ERROR
     return {
-        200: {"description": "Released: the asset with its receipt."},
-        202: {"description": "Still under way: ask again at Location."},
+        200: {"description": "Released: the asset with its receipt.", **status},
+        202: {"description": "Still under way: ask again at Location.", **status},
         400: {"description": "The request breaks a rule.", **wrong},
-        409: {"description": "The idempotency key stands for another request."},
-        422: {"description": "The gate refused every draft; `reasons` says why."},
-        429: {"description": "Too many requests are open."},
-        504: {"description": "The deadline passed."},
+        404: {"description": "Nothing has this id, or the brief names a policy or model that is not there.", **either},
+        409: {"description": "The idempotency key stands for another request.", **either},
+        422: {"description": "The gate refused every draft; `reasons` says why.", **status},
+        429: {"description": "Too many requests are open: come back after Retry-After seconds.", **either},
+        499: {"description": "Everybody who waited went away.", **status},
+        503: {"description": "A part cannot serve now: come back after Retry-After seconds.", **either},
+        504: {"description": "The deadline passed.", **status},
     }

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+# isort: off
+from actors.environment import HAPROXY_FOLDER  # before ray, which reads on import what this sets on import
+
+# isort: on
 import httpx
 import ray
 from ray import serve
 
-import actors.environment
 from actors.gatekeeper import Gatekeeper
 from actors.gateway import Gateway
 from actors.generator import GeneratorActor
@@ -37,7 +40,7 @@ def build(config: Config) -> serve.Application:
     Raises:
         PolicyError, LedgerError: a policy file is wrong; the ledger's directory does not fit.
     """
-    load_policies(config.policies_path)
+    policies = load_policies(config.policies_path)
     keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
     one: dict[str, Any] = {
         "max_ongoing_requests": ONGOING_MAX,
@@ -45,13 +48,13 @@ def build(config: Config) -> serve.Application:
         "health_check_period_s": 1,
         "graceful_shutdown_timeout_s": DRAIN_S,
     }
-    gatekeeper = serve.deployment(**one)(Gatekeeper).bind(config)
+    gatekeeper = serve.deployment(**one)(Gatekeeper).bind(policies)
     shards = [
         serve.deployment(name=f"LedgerShard-{number}", **one)(LedgerShard).bind(config, number)
         for number in range(config.ledger.num_shards)
     ]
     gateway = serve.deployment(name="Gateway", **one)(serve.ingress()(Gateway))
-    return gateway.bind(config, keys.verifier_keys, gatekeeper, shards)
+    return gateway.bind(config, policies, keys.verifier_keys, gatekeeper, shards)
 
 
 def build_text_pool(config: Config) -> serve.Application:
@@ -79,9 +82,10 @@ def start(config: Config) -> str:
     check_port(config.http.host, config.http.port)
     check_writable(config.data_path)
     application = build(config)
-    Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.mkdir(parents=True, exist_ok=True)
     ray.init(
         address="local",
+        # On loopback, Ray's own ports listen there only; they have no business on the network.
+        _node_ip_address="127.0.0.1",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -111,11 +115,17 @@ def stop() -> None:
     if ray.is_initialized():
         serve.shutdown()
         ray.shutdown()
-    shutil.rmtree(Path(actors.environment.os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent, ignore_errors=True)
+    shutil.rmtree(HAPROXY_FOLDER, ignore_errors=True)
 
 
 def handle() -> Any:
-    """A plain Serve handle of the gateway, for programs inside the same Ray cluster: `handle().mint.remote([...])`."""
+    """A plain Serve handle of the gateway, for programs inside the same Ray cluster; made and used in an event loop:
+    `await handle().mint.remote([...])`.
+
+    They join it with `ray.init(address="auto")`. Where several clusters run it takes the address, and
+    RAY_AUTH_MODE=token in the environment: Ray guards every cluster with the user's token, and presents it unasked
+    only with "auto".
+    """
     return serve.get_app_handle(APP)
 
 

@@ -5,21 +5,23 @@ It lives here and not in engine, because `run` starts Ray, and engine may not kn
 
 import asyncio
 import itertools
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
+import psutil
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
-from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset
+from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset, write_file
 from engine.catalogue import Product
 from engine.catalogue import load as load_catalogue
 from engine.client import HttpBackend, read_keys, released
@@ -36,6 +38,8 @@ from ledger.receipt import verify as verify_receipt
 
 URL_DEFAULT = "http://127.0.0.1:8000"
 INTERRUPTED = 130  # the shell's code for Ctrl-C before there was a result
+AGAIN_S_MIN = 1.0  # a wrapper may pass on the signal that the terminal gave us already (GNU timeout does)
+R = TypeVar("R")
 
 app = typer.Typer(
     name="mintage", help="An engine for generated assets: judged, recorded, verifiable.", no_args_is_help=True,
@@ -44,7 +48,7 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and all else to stderr.")]
 UrlOption = Annotated[str, typer.Option("--url", help="Where the engine listens.")]
 
 
@@ -69,8 +73,9 @@ def plain(text: str) -> str:
 
 
 def print_json(data: Any) -> None:
-    """One JSON object on a line."""
+    """One JSON object on a line, at once: whoever reads it need not wait for our end."""
     sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+    sys.stdout.flush()
 
 
 @app.command()
@@ -86,34 +91,60 @@ def run(
     with errors_shown(as_json):
         settings = with_options(load_config(config), port, data)
         products = load_catalogue(CONFIGS / "catalogue.csv")[:demo]
-        start_s = time.monotonic()
-        prepare_model(settings)
-        # Ray takes seconds to import, and only this command needs it.
-        from actors import app as application
-
-        signal.signal(signal.SIGTERM, interrupt)
-        exit_code = INTERRUPTED
-        out.print("Starting Ray, Serve and vLLM ...")
-        try:
-            url = application.start(settings)
-            out.print(f"Serving after {time.monotonic() - start_s:.1f} s.")
-            exit_code = show_off(url, products, as_json) if products else 0
-            print_addresses(url, settings)
-            if not once:
-                out.print("Serving until Ctrl-C.")
-                signal.pause()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            out.print("Stopping ...")
-            application.stop()
+        exit_code = serve(settings, products, once=once, as_json=as_json)
     raise typer.Exit(exit_code)
+
+
+def serve(config: Config, products: list[Product], *, once: bool, as_json: bool) -> int:
+    """Start the engine, mint the products, serve until a signal unless `once`, and stop; the exit code."""
+    say = err if as_json else out
+    start_s = time.monotonic()
+    prepare_model(config)
+    # Ray takes seconds to import, and only this command needs it.
+    from actors import app as application
+
+    signal.signal(signal.SIGTERM, interrupt)
+    exit_code = INTERRUPTED
+    say.print("Starting Ray, Serve and vLLM ...")
+    try:
+        url = application.start(config)
+        say.print(f"Serving after {time.monotonic() - start_s:.1f} s.")
+        exit_code = show_off(url, products, as_json) if products else 0
+        checkpoints = ask(url, HttpBackend.checkpoints)
+        if as_json and not products:
+            print_json({"url": url, "checkpoints": checkpoints})
+        print_addresses(say, url, checkpoints, config)
+        if not once:
+            say.print("Serving until Ctrl-C.")
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        let_abandon(time.monotonic())
+        say.print("Stopping ... (Ctrl-C again: kill what still runs)")
+        application.stop()
+    return exit_code
 
 
 def interrupt(*_: object) -> None:
     """SIGTERM ends us as Ctrl-C does."""
     raise KeyboardInterrupt
+
+
+def let_abandon(stop_s: float) -> None:
+    """From now on a signal means that the stop, begun at `stop_s`, takes too long: kill every process that we started,
+    and go. What was acknowledged is durable."""
+
+    def abandon(*_: object) -> None:
+        if time.monotonic() - stop_s < AGAIN_S_MIN:
+            return
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, abandon)
+    signal.signal(signal.SIGTERM, abandon)
 
 
 def with_options(config: Config, port: int | None, data: Path | None) -> Config:
@@ -138,20 +169,25 @@ def prepare_model(config: Config) -> None:
 
 
 def show_off(url: str, products: list[Product], as_json: bool) -> int:
-    """Mint the products with a live table; 0 when every receipt verified."""
+    """Mint the products with a live table; the exit code."""
     tally = asyncio.run(mint_live(url, products, list(itertools.islice(itertools.cycle(Tier), len(products)))))
     summary = tally.summary()
     if as_json:
         print_json(summary)
-    out.print(
-        f"{summary['num_released']} released ({summary['num_first_try']} at the first try, "
-        f"{summary['num_constrained']} only within the grammar), {summary['num_refused']} refused, "
-        f"{summary['num_failed']} failed; {summary['num_receipts_verified']} receipts verified offline."
-    )
-    if tally.num_unverified or not tally.released:
-        err.print(f"[bold red]{tally.num_unverified} receipts do not verify; {len(tally.released)} released[/]")
-        return 1
-    return 0
+    else:
+        out.print(
+            f"{summary['num_released']} released ({summary['num_first_try']} at the first try, "
+            f"{summary['num_constrained']} only within the grammar), {summary['num_refused']} refused, "
+            f"{summary['num_failed']} failed; {summary['num_receipts_verified']} receipts verified offline."
+        )
+    return exit_code_of(tally)
+
+
+def exit_code_of(tally: Tally) -> int:
+    """0, or 1 after saying why."""
+    for fault in tally.faults:
+        err.print(f"[bold red]{plain(fault)}[/]", soft_wrap=True)
+    return 1 if tally.faults else 0
 
 
 async def mint_live(
@@ -171,13 +207,11 @@ async def mint_live(
     return tally
 
 
-def print_addresses(url: str, config: Config) -> None:
+def print_addresses(say: Console, url: str, checkpoints: list[str], config: Config) -> None:
     """Where to look."""
-    import httpx
-
-    for note in httpx.get(f"{url}/v1/checkpoint").json():
+    for note in checkpoints:
         origin, size, root = note.splitlines()[:3]
-        out.print(f"  checkpoint   {origin}  {size} entries  root {root}")
+        say.print(f"  checkpoint   {plain(origin)}  {size} entries  root {root}")
     for name, address in (
         ("API", f"{url}/docs"),
         ("health", f"{url}/healthz"),
@@ -185,9 +219,9 @@ def print_addresses(url: str, config: Config) -> None:
         ("public keys", f"{url}/v1/verifier-keys"),
         ("ledger", f"{config.ledger_path}  (mintage fsck, once the engine has stopped)"),
     ):
-        out.print(f"  {name:<12} {plain(address)}", highlight=False, soft_wrap=True)
+        say.print(f"  {name:<12} {plain(address)}", highlight=False, soft_wrap=True)
     body = '{"brief": {"facts": {"article": "Scarf", "colour": "Teal"}}, "tier": "priority"}'
-    out.print(f"  try          curl -s {url}/v1/assets -d '{plain(body)}'", highlight=False, soft_wrap=True)
+    say.print(f"  try          curl -s {url}/v1/assets -d '{plain(body)}'", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -205,8 +239,8 @@ def mint(
     with errors_shown(as_json):
         products = load_catalogue(catalogue)[:num]
         make_folder(folder)
-        keys = asyncio.run(fetch_keys(url))
-        (folder / VERIFIER_FILE).write_text("".join(f"{line}\n" for line in keys), encoding="utf-8")
+        keys = ask(url, HttpBackend.verifier_keys)
+        write_file(folder / VERIFIER_FILE, "".join(f"{line}\n" for line in keys).encode())
         tally = asyncio.run(
             mint_live(url, products, [tier] * len(products), policy=policy, key_prefix=key, folder=folder)
         )
@@ -214,16 +248,20 @@ def mint(
         print_json(tally.summary())
     else:
         report(tally.minted, folder)
-    raise typer.Exit(1 if tally.num_unverified or not tally.released else 0)
+    raise typer.Exit(exit_code_of(tally))
 
 
-async def fetch_keys(url: str) -> list[str]:
-    """The engine's public keys."""
-    backend = HttpBackend(url)
-    try:
-        return await backend.verifier_keys()
-    finally:
-        await backend.close()
+def ask(url: str, question: Callable[[HttpBackend], Awaitable[R]]) -> R:
+    """One question to a running engine."""
+
+    async def asked() -> R:
+        backend = HttpBackend(url)
+        try:
+            return await question(backend)
+        finally:
+            await backend.close()
+
+    return asyncio.run(asked())
 
 
 def make_folder(folder: Path) -> None:
@@ -240,7 +278,7 @@ def report(rows: list[Minted], folder: Path) -> None:
     """What was not released, and where the rest is."""
     for row in rows:
         if row.error is not None:
-            out.print(f"{row.sku}: {plain(row.error.what)}", soft_wrap=True)
+            out.print(f"{plain(row.sku)}: {plain(row.error.what)}", soft_wrap=True)
     num_released = sum(row.asset is not None for row in rows)
     out.print(
         f"{num_released} of {len(rows)} released into {plain(str(folder))}; check one with: mintage verify RECEIPT"
@@ -306,7 +344,7 @@ def show(
 ) -> None:
     """Show an asset, or how its request stands."""
     with errors_shown(as_json):
-        status = asyncio.run(fetch_status(url, asset_id))
+        status = ask(url, lambda backend: backend.status(asset_id))
         if as_json:
             print_json(status)
             return
@@ -317,15 +355,6 @@ def show(
     show_facts(msgspec.structs.asdict(asset) | {"reasons": "", "receipt": f"mintage verify, or {url}/v1/assets/{asset_id}/receipt"}, as_json)  # fmt: skip # noqa: E501
     for reason in asset.reasons:
         out.print(f"  rejected try {reason.attempt}: {reason.check}: {plain(reason.detail)}", soft_wrap=True)
-
-
-async def fetch_status(url: str, asset_id: str) -> Any:
-    """A request's status over HTTP."""
-    backend = HttpBackend(url)
-    try:
-        return await backend.status(asset_id)
-    finally:
-        await backend.close()
 
 
 @app.command()

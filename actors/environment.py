@@ -2,31 +2,32 @@
 module is imported before ray, and sets it on import. What the user has set stays.
 """
 
+import atexit
 import os
-import socket
+import shutil
 import tempfile
 from pathlib import Path
 
+from actors.ports import free_port
 
-def free_port() -> int:
-    """A TCP port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+HAPROXY_FOLDER = Path(tempfile.mkdtemp(prefix="mintage-haproxy-"))  # ours alone: whoever writes there owns the ingress
+atexit.register(shutil.rmtree, HAPROXY_FOLDER, ignore_errors=True)
 
 
 def serve_environment() -> dict[str, str]:
     """HAProxy ingress and throughput mode, and HAProxy's own files and ports apart from those of other engines here."""
-    folder = Path(tempfile.gettempdir(), f"mintage-haproxy-{os.getpid()}")
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(HAPROXY_FOLDER / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FOLDER / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FOLDER),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(HAPROXY_FOLDER / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # HAProxy's backend of last resort; at its usual port it may be another engine's, which would answer for ours.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Serve's control loop wakes ten times a second, which costs a small machine several percent of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",

@@ -1,19 +1,20 @@
 """The gatekeeper actor: the gate behind a handle."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from actors.hop import encode
-from engine.config import Config
 from gate.assess import Gate
-from gate.policy import load_policies
+from gate.policy import Policy
 from gate.verdict import Case
 
 
 class Gatekeeper:
     """Judges micro-batches of drafts."""
 
-    def __init__(self, config: Config) -> None:
-        self.gate = Gate(load_policies(config.policies_path))
+    def __init__(self, policies: Mapping[str, Policy]) -> None:
+        self.gate = Gate(policies)
         self.decoder = msgspec.msgpack.Decoder(list[Case])
 
     async def assess(self, batch: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The gateway actor: HTTP and handle calls in front of the service, and the pool that the generators pull from."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from engine.errors import MintageError
 from engine.generators.contract import Draft
 from engine.request import Asset, Status
 from engine.service import Service
-from gate.policy import load_policies
+from gate.policy import Policy
 
 EXPIRE_EVERY_S = 1.0
 
@@ -24,6 +25,7 @@ class Gateway:
 
     Args:
         config: the engine's configuration.
+        policies: by name; the gatekeeper has the same ones.
         verifier_keys: public keys of the ledger.
         gatekeeper, shards: handles of the stages. Generators need none: they come to us.
     """
@@ -31,11 +33,11 @@ class Gateway:
     def __init__(
         self,
         config: Config,
+        policies: Mapping[str, Policy],
         verifier_keys: tuple[str, ...],
         gatekeeper: Handle,
         shards: list[Handle],
     ) -> None:
-        policies = load_policies(config.policies_path)
         self.service = Service(config, policies, RemoteStages(gatekeeper, shards), verifier_keys)
         self.drafts_decoder = msgspec.msgpack.Decoder(list[Draft])
         self.background: set[asyncio.Task[None]] = set()

@@ -1,17 +1,19 @@
 """Hops between actors: micro-batches of msgpack through Serve handles.
 
-Every hop takes `bytes` and returns `bytes`: one message a batch, encoded once, and Ray has nothing to pickle.
+Every hop between our actors takes `bytes` and returns `bytes`: one message a batch, encoded once, nothing to pickle.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
+from ray.exceptions import RayTaskError
 
 from engine.batcher import Batcher
-from engine.errors import Unavailable
+from engine.errors import Unavailable, describe, rebuild
 from engine.generators.contract import Draft
 from engine.pool import Inbox
 from engine.records import Commit, Outcome
@@ -20,6 +22,7 @@ from gate.verdict import Case, Verdict
 
 BATCH_SIZE_MAX = 256
 CALLS_MAX = 4
+HOP_S_MAX = 15.0  # a commit waits for the disk, and a replica may be starting; nothing else takes long
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # after that, every 5 s
 
 encode = msgspec.msgpack.encode
@@ -36,21 +39,24 @@ def caller(method: Any, result_type: Any, where: str) -> Callable[[list[Any]], A
     """A `Batcher` send over a handle's method.
 
     Raises:
-        Unavailable: the actor died or cannot be reached; nothing is known of the batch's fate.
+        Unavailable: the actor died, cannot be reached, or did not answer in time; nothing is known of the batch's fate.
+        MintageError: what the actor itself raised.
     """
     decoder = msgspec.msgpack.Decoder(list[result_type])
 
     async def send(batch: list[Any]) -> list[Any]:
         try:
-            return decoder.decode(await method.remote(encode(batch)))
-        except msgspec.MsgspecError:
-            raise
+            async with asyncio.timeout(HOP_S_MAX):
+                answer = await method.remote(encode(batch))
+        except RayTaskError as error:  # the actor is alive and said no
+            raise rebuild(describe(error.cause or error)) from error
         except Exception as error:
             raise Unavailable(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                f"no answer: {type(error).__name__}",
                 where=where,
                 fix="It is started anew; send the request again with its idempotency key.",
             ) from error
+        return decoder.decode(answer)
 
     return send
 
@@ -59,11 +65,12 @@ class RemoteStages:
     """Gate and ledger behind Serve handles.
 
     Judging and looking up are safe to repeat, and so is recording (an asset id is committed once), so a call whose
-    actor died is sent again until the request's deadline.
+    actor does not answer is sent again, `len(RETRY_S)` times.
     """
 
     def __init__(self, gatekeeper: Handle, shards: list[Handle]) -> None:
-        self.shards = shards
+        self.num_shards = len(shards)
+        self.checkpointers = [caller(shard.checkpoint, str, f"ledger shard {n}") for n, shard in enumerate(shards)]
         self.judge: Batcher[Case, Verdict] = Batcher(
             caller(gatekeeper.assess, Verdict, "gate"), batch_size_max=BATCH_SIZE_MAX, num_calls_max=CALLS_MAX
         )
@@ -79,19 +86,20 @@ class RemoteStages:
         return await retried(lambda: self.judge(case))
 
     async def record(self, commit: Commit) -> Outcome:
-        committer = self.committers[shard_of(commit.asset_id, len(self.shards))]
+        committer = self.committers[shard_of(commit.asset_id, self.num_shards)]
         return await retried(lambda: committer(commit))
 
     async def find(self, asset_id: str) -> Outcome:
-        finder = self.finders[shard_of(asset_id, len(self.shards))]
+        finder = self.finders[shard_of(asset_id, self.num_shards)]
         return await retried(lambda: finder(asset_id))
 
     async def checkpoints(self) -> list[str]:
-        return list(await asyncio.gather(*(shard.checkpoint.remote() for shard in self.shards)))
+        answers = await asyncio.gather(*(retried(partial(send, [])) for send in self.checkpointers))
+        return [note for answer in answers for note in answer]
 
 
 async def retried(call: Callable[[], Awaitable[Any]]) -> Any:
-    """The call's result; a call that finds its actor dead is made again, with growing pauses, `len(RETRY_S)` times."""
+    """The call's result; a call that gets no answer is made again, with growing pauses, `len(RETRY_S)` times."""
     for pause_s in RETRY_S:
         try:
             return await call()
@@ -117,11 +125,17 @@ class RemotePool:
         await self.patiently("complete", worker_id, encode(drafts))
 
     async def patiently(self, method: str, *args: Any) -> Any:
-        """Call until it answers. A gateway that was started anew knows nothing of old claims and drops their drafts."""
+        """Call until the gateway answers. One that was started anew knows nothing of old claims and drops their drafts.
+
+        Raises:
+            RayTaskError: the gateway answered with an error; a defect, which ends the worker.
+        """
         num_failures = 0
         while True:
             try:
                 return await getattr(self.gateway, method).remote(*args)
+            except RayTaskError:
+                raise
             except Exception as error:
                 pause_s = RETRY_S[min(num_failures, len(RETRY_S) - 1)]
                 num_failures += 1

@@ -39,9 +39,9 @@ class LedgerShard:
         """Encoded asset ids in, encoded outcomes out, in order."""
         return encode(self.keeper.find(self.ids.decode(batch)))
 
-    async def checkpoint(self) -> str:
-        """The newest signed checkpoint."""
-        return self.keeper.shard.checkpoint()
+    async def checkpoint(self, _: bytes) -> bytes:
+        """The newest signed checkpoint, as an encoded list of one."""
+        return encode([self.keeper.shard.checkpoint()])
 
     def __del__(self) -> None:
         """Serve's farewell: give the shard back at once, so that a successor need not wait."""

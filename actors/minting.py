@@ -1,11 +1,12 @@
 """Minting a list of products through an engine's HTTP gateway, and what the terminal shows of it."""
 
 import asyncio
+import hashlib
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rich.console import Group
@@ -15,7 +16,7 @@ from rich.table import Table
 from engine.admission import RequestBody
 from engine.catalogue import Product, brief_facts
 from engine.client import HttpBackend
-from engine.errors import ErrorBody, MintageError
+from engine.errors import ErrorBody, MintageError, Refused, Unavailable
 from engine.request import Asset, Brief, Reason, Status
 from engine.tiers import Tier
 from ledger.errors import ReceiptInvalid
@@ -23,6 +24,7 @@ from ledger.receipt import verify
 
 IN_FLIGHT_DEFAULT = 64
 WAIT_S = 600.0
+NAME_BYTES_MAX = 200  # of a file name without its suffix; file systems take 255 in all
 
 
 class Minted(msgspec.Struct, frozen=True):
@@ -35,6 +37,13 @@ class Minted(msgspec.Struct, frozen=True):
     error: ErrorBody | None = None
     reasons: tuple[Reason, ...] = ()
     verified: bool = False
+
+    @property
+    def state(self) -> Literal["released", "refused", "failed"]:
+        """Refused is the gate's work; everything else that is no asset is a failure."""
+        if self.asset is not None:
+            return "released"
+        return "refused" if self.error is not None and self.error.code == Refused.code else "failed"
 
 
 class Tally:
@@ -61,6 +70,20 @@ class Tally:
     def num_unverified(self) -> int:
         return sum(row.asset is not None and not row.verified for row in self.minted)
 
+    @property
+    def faults(self) -> list[str]:
+        """Why the whole is no success, a line each; none where something was released, all of it verifies, and what
+        was not released was refused by the gate."""
+        failures = [row.error for row in self.minted if row.state == "failed" and row.error is not None]
+        found = []
+        if failures:
+            found.append(f"requests that failed: {len(failures)}; the first: {failures[0]}")
+        if self.num_unverified:
+            found.append(f"receipts that do not verify: {self.num_unverified}")
+        if not self.released:
+            found.append("nothing was released")
+        return found
+
     def summary(self) -> dict[str, Any]:
         """The counts as one JSON object."""
         released = self.released
@@ -74,8 +97,8 @@ class Tally:
             "num_first_try": sum(asset.num_attempts == 1 for asset in released),
             "num_retried": sum(asset.num_attempts > 1 for asset in released),
             "num_constrained": sum(asset.constrained for asset in released),
-            "num_refused": sum(row.error is not None and row.error.code == "refused" for row in self.minted),
-            "num_failed": sum(row.error is not None and row.error.code != "refused" for row in self.minted),
+            "num_refused": sum(row.state == "refused" for row in self.minted),
+            "num_failed": sum(row.state == "failed" for row in self.minted),
             "num_receipts_verified": sum(row.verified for row in self.minted),
             "num_tokens": self.num_tokens,
             "tokens_per_s": round(self.tokens_per_s, 1),
@@ -92,22 +115,22 @@ class Tally:
         for tier in Tier:
             rows = [row for row in self.minted if row.tier == tier]
             assets = [row.asset for row in rows if row.asset is not None]
-            refused = sum(row.error is not None and row.error.code == "refused" for row in rows)
             latencies = [row.latency_s for row in rows if row.asset is not None]
             cells = (
                 len(assets),
                 sum(asset.num_attempts == 1 for asset in assets),
                 sum(asset.num_attempts > 1 for asset in assets),
                 sum(asset.constrained for asset in assets),
-                refused,
-                len(rows) - len(assets) - refused,
+                sum(row.state == "refused" for row in rows),
+                sum(row.state == "failed" for row in rows),
             )
             median = f"{statistics.median(latencies):.1f}" if latencies else "-"
             tiers.add_row(tier.value, *map(str, cells), median)
         last = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for row in self.minted[-4:]:
             said = row.asset.content if row.asset else f"{row.error.code}: {row.error.what}" if row.error else ""
-            last.add_row(row.sku, "[green]released[/]" if row.asset else "[red]refused[/]", said.replace("[", r"\["))
+            colour = "green" if row.asset else "red"
+            last.add_row(row.sku.replace("[", r"\["), f"[{colour}]{row.state}[/]", said.replace("[", r"\["))
         return Group(bar, tiers, last)
 
 
@@ -191,10 +214,39 @@ def minted(sku: str, tier: Tier, latency_s: float, status: Status, keys: Sequenc
 
 
 def write_asset(folder: Path, row: Minted) -> None:
-    """A released asset's files: SKU.txt and SKU.receipt; a refused one's SKU.refused.json."""
-    name = "".join(char if char.isalnum() or char in "._-" else "_" for char in row.sku)
+    """A released asset's files, SKU.txt and SKU.receipt; else SKU.refused.json or SKU.failed.json.
+
+    Raises:
+        Unavailable: see `write_file`.
+    """
+    name = file_name(row.sku)
     if row.asset is not None:
-        (folder / f"{name}.txt").write_text(row.asset.content, encoding="utf-8")
-        (folder / f"{name}.receipt").write_text(row.asset.receipt, encoding="utf-8")
+        write_file(folder / f"{name}.txt", row.asset.content.encode())
+        write_file(folder / f"{name}.receipt", row.asset.receipt.encode())
     else:
-        (folder / f"{name}.refused.json").write_bytes(msgspec.json.format(msgspec.json.encode(row)))
+        write_file(folder / f"{name}.{row.state}.json", msgspec.json.format(msgspec.json.encode(row)))
+
+
+def file_name(sku: str) -> str:
+    """A name for a product's files, for each SKU its own: the SKU, or, where that is no file name, what can be kept of
+    it and a hash. No SKU that is kept whole has the tilde."""
+    name = "".join(char if char.isalnum() or char in "._-" else "_" for char in sku)
+    name = name.encode()[:NAME_BYTES_MAX].decode(errors="ignore")
+    return name if name == sku else f"{name}~{hashlib.sha256(sku.encode()).hexdigest()[:8]}"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of the user's.
+
+    Raises:
+        Unavailable: it cannot be written.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot write: {error.strerror}",
+            where=str(path),
+            fix="Make room, or choose another folder; what was released is in the ledger, and the same --key gives it "
+            "again.",
+        ) from error

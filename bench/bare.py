@@ -4,7 +4,7 @@ generates the attempts it is given, all at once.
     python -m bench.bare NUM_IN_FLIGHT
 
 Speaks JSON lines: prints {"ready_s"} when loaded; reads one line, the path of a file of encoded attempts; prints
-{"num_drafts", "num_tokens", "wall_s"}.
+{"num_drafts", "num_tokens", "wall_s"} and writes the texts beside that file, by attempt id, as FILE.texts.
 """
 
 import sys
@@ -34,7 +34,8 @@ def main() -> None:
     tokenizer = llm.get_tokenizer()
     say({"ready_s": time.monotonic() - start_s})
 
-    attempts = msgspec.msgpack.decode(Path(sys.stdin.readline().strip()).read_bytes(), type=list[Attempt])
+    file = Path(sys.stdin.readline().strip())
+    attempts = msgspec.msgpack.decode(file.read_bytes(), type=list[Attempt])
     start_s = time.monotonic()
     prompts = []
     for attempt in attempts:
@@ -43,6 +44,10 @@ def main() -> None:
         prompts.append(TokensPrompt(prompt_token_ids=tokenizer.encode(text, add_special_tokens=False)))
     outputs = llm.generate(prompts, [sampling_params(attempt) for attempt in attempts], use_tqdm=False)
     wall_s = time.monotonic() - start_s
+    texts = {
+        attempt.attempt_id: output.outputs[0].text.strip() for attempt, output in zip(attempts, outputs, strict=True)
+    }
+    file.with_suffix(".texts").write_bytes(msgspec.msgpack.encode(texts))
     num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     say({"num_drafts": len(outputs), "num_tokens": num_tokens, "wall_s": wall_s})
 

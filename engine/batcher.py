@@ -5,9 +5,13 @@ with the next one. No timer: an idle hop sends at once, a busy one fills its bat
 """
 
 import asyncio
+import contextvars
+import copy
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
+
+from engine.errors import Unavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +52,9 @@ class Batcher(Generic[T, R]):
                 if not future.done():  # its caller may have gone
                     batch.append((item, future))
             if batch:
-                task = asyncio.get_running_loop().create_task(self.call(batch))
+                # A context of its own: in that of the caller who happens to start it, a server that cancels what
+                # belongs to a request would cancel the others' calls too.
+                task = asyncio.get_running_loop().create_task(self.call(batch), context=contextvars.Context())
                 self.calls.add(task)
                 task.add_done_callback(self.finished)
 
@@ -58,14 +64,24 @@ class Batcher(Generic[T, R]):
             results = await self.send([item for item, _ in batch])
             assert len(results) == len(batch), f"{len(results)} results for {len(batch)} items"
         except Exception as error:
-            results = [error] * len(batch)  # type: ignore[list-item]
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+            self.reject(batch, error)
+        except asyncio.CancelledError:
+            self.reject(batch, Unavailable("the call was cancelled", where="hop", fix="Send the request again."))
+            raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    def reject(self, batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+        """Every caller of the batch gets a copy of the error: one raised in many places has nobody's traceback."""
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(copy.copy(error))
 
     def finished(self, task: asyncio.Task[None]) -> None:
         """A call came back: the next batch may go."""

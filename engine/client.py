@@ -9,6 +9,7 @@ Every call has an async form (`mint_async`, ...). Errors are the engine's named 
 """
 
 import asyncio
+import math
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ from engine.admission import RequestBody, convert
 from engine.embedded import Engine, LoopThread
 from engine.errors import ErrorBody, Refused, Unavailable, rebuild
 from engine.request import Asset, Reason, Status
+from engine.service import WAIT_S_MAX
 
 HTTP_TIMEOUT_MARGIN_S = 30.0
 CONNECTIONS_MAX = 512
@@ -53,17 +55,20 @@ class HttpBackend:
         self.url = url
         self.http = httpx.AsyncClient(
             base_url=url,
+            trust_env=False,  # the address is the engine's own: a proxy of the environment would be asked for it
             timeout=httpx.Timeout(HTTP_TIMEOUT_MARGIN_S),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
         )
 
     async def submit(self, body: RequestBody, wait_s: float) -> Status:
-        headers = {"Content-Type": "application/json", "Prefer": f"wait={wait_s:g}"}
+        wait_s = math.ceil(min(wait_s, WAIT_S_MAX))  # RFC 7240 knows whole seconds only
+        headers = {"Content-Type": "application/json", "Prefer": f"wait={wait_s}"}
         data = await self.call("POST", "/v1/assets", wait_s, content=msgspec.json.encode(body), headers=headers)
         return msgspec.json.decode(data, type=Status)
 
     async def status(self, asset_id: str, wait_s: float = 0.0) -> Status:
-        data = await self.call("GET", f"/v1/assets/{asset_id}", wait_s, params={"wait": f"{wait_s:g}"})
+        wait_s = min(wait_s, WAIT_S_MAX)
+        data = await self.call("GET", f"/v1/assets/{asset_id}", wait_s, params={"wait": f"{wait_s:.3f}"})
         return msgspec.json.decode(data, type=Status)
 
     async def asset(self, asset_id: str) -> Asset:
@@ -129,7 +134,12 @@ class Client:
         return self.thread.run(self._result(asset_id, timeout_s))
 
     def mint(self, facts: Mapping[str, str], *, timeout_s: float = 600.0, **options: Any) -> Asset:
-        """Submit and wait. A call that is interrupted stops the request."""
+        """Submit and wait. A call that is interrupted in its first WAIT_S_MAX seconds stops the request.
+
+        Raises:
+            Refused, DeadlineExceeded, Overloaded, ...: why there is no asset.
+            TimeoutError: it is still under way after `timeout_s` (over HTTP rounded up to a second), and goes on.
+        """
         return self.thread.run(self._mint(facts, options, timeout_s))
 
     def status(self, asset_id: str) -> Status:
@@ -160,16 +170,22 @@ class Client:
         return (await self.backend.submit(body_of(facts, options), 0.0)).asset_id
 
     async def _result(self, asset_id: str, timeout_s: float) -> Asset:
-        async with asyncio.timeout(timeout_s):
-            status = await self.backend.status(asset_id, POLL_S_MAX)
-            while status.state == "pending":
-                status = await self.backend.status(asset_id, POLL_S_MAX)
-        return released(status)
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        return await self._finished(Status(asset_id, "pending"), until_s)
 
     async def _mint(self, facts: Mapping[str, str], options: Mapping[str, Any], timeout_s: float) -> Asset:
+        until_s = asyncio.get_running_loop().time() + timeout_s
         status = await self.backend.submit(body_of(facts, options), timeout_s)
-        if status.state == "pending":
-            raise TimeoutError(f"asset {status.asset_id} is still under way after {timeout_s:g} s")
+        return await self._finished(status, until_s)
+
+    async def _finished(self, status: Status, until_s: float) -> Asset:
+        """Ask how a request stands until it is finished, or until the loop's clock says `until_s`."""
+        try:
+            async with asyncio.timeout_at(until_s):
+                while status.state == "pending":
+                    status = await self.backend.status(status.asset_id, POLL_S_MAX)
+        except TimeoutError as error:
+            raise TimeoutError(f"asset {status.asset_id} is still under way") from error
         return released(status)
 
     def close(self) -> None:

@@ -11,10 +11,13 @@ import yaml
 
 from engine.errors import InvalidRequest
 from engine.generators.runtime import native_dtype
+from engine.models.reference import default_cache_dir
+from engine.models.registry import name_of
 from engine.pipeline import Sampling
 
 CONFIGS = Path(str(resources.files("configs")))
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+LEASE_S_MIN = 3.0  # a living generator pulls every second (engine.worker.PULL_WAIT_S); one late pull is no death
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +45,11 @@ class TextConfig(Strict, frozen=True):
     kv_cache_gib: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
     @property
+    def model_name(self) -> str:
+        """What a brief calls the model, and the ledger: `reference` by its full name, a directory by its own name."""
+        return name_of(self.model)
+
+    @property
     def threads(self) -> int:
         """OpenMP threads of one replica."""
         return self.num_threads or len(os.sched_getaffinity(0))
@@ -53,10 +61,10 @@ class TextConfig(Strict, frozen=True):
 
 
 class PoolConfig(Strict, frozen=True):
-    """The queue in front of the generators; see `engine.pool.Pool`."""
+    """The queue in front of the generators; see `engine.pool.Pool`. `lease_s` is at least LEASE_S_MIN."""
 
     num_waiting_max: Positive = 10_000
-    lease_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    lease_s: Annotated[float, msgspec.Meta(ge=LEASE_S_MIN)] = 10.0
 
 
 class IntakeConfig(Strict, frozen=True):
@@ -77,7 +85,11 @@ class LedgerConfig(Strict, frozen=True):
 
 class Config(Strict, frozen=True):
     """Everything. `data_dir` holds the ledger, `cache_dir` converted models, `policies_dir` the brand policies; empty
-    means the user's own directories and the policies that come with Mintage."""
+    means the user's own directories and the policies that come with Mintage.
+
+    Raises:
+        InvalidRequest: two keys contradict each other; `where` is the one to mend.
+    """
 
     data_dir: str = ""
     cache_dir: str = ""
@@ -89,15 +101,23 @@ class Config(Strict, frozen=True):
     intake: IntakeConfig = IntakeConfig()
     ledger: LedgerConfig = LedgerConfig()
 
+    def __post_init__(self) -> None:
+        tokens_max = max(self.sampling.tokens_max, self.sampling.tokens_max_constrained)
+        if self.text.model_len_max <= tokens_max:
+            raise InvalidRequest(
+                f"{self.text.model_len_max} tokens of prompt and copy leave no room for a prompt, since a copy may "
+                f"take {tokens_max}",
+                where="text.model_len_max",
+                fix="Raise it, or lower sampling.tokens_max and sampling.tokens_max_constrained.",
+            )
+
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser() if self.data_dir else platformdirs.user_data_path("mintage")
 
     @property
     def cache_path(self) -> Path:
-        if self.cache_dir:
-            return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("MINTAGE_CACHE") or platformdirs.user_cache_path("mintage"))
+        return Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
 
     @property
     def policies_path(self) -> Path:
@@ -112,7 +132,8 @@ def load(path: Path | None) -> Config:
     """The configuration of a file, or the defaults of configs/local.yaml.
 
     Raises:
-        InvalidRequest: the file cannot be read, is not YAML, or has an unknown key or a wrong value.
+        InvalidRequest: the file cannot be read, is not YAML, or has an unknown key, a wrong value, or two values that
+            contradict each other.
     """
     path = path or CONFIGS / "local.yaml"
     try:
@@ -130,3 +151,6 @@ def load(path: Path | None) -> Config:
         raise InvalidRequest(
             what, where=f"{path}, key {where.strip('.`') or '(top)'}", fix="Compare with configs/local.yaml."
         ) from error
+    except InvalidRequest as error:
+        body = error.body
+        raise InvalidRequest(body.what, where=f"{path}, key {body.where}", fix=body.fix) from error

@@ -4,6 +4,7 @@ One event loop runs the service; the generator steps in its own thread; ledger c
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 import uuid
@@ -31,7 +32,6 @@ from gate.verdict import Case, Verdict
 from ledger.log import open_keys
 
 GIB = 1 << 30
-START_S_MAX = 600.0
 R = TypeVar("R")
 
 
@@ -118,25 +118,31 @@ class LocalPort:
 
 
 class Engine:
-    """An engine in this process. `Engine.open(path)`, then `service` from its loop, or `engine.connect(engine)`."""
+    """An engine in this process. `Engine.open(path)`, then `service` from its loop, or `engine.connect(engine)`.
 
-    def __init__(self, config: Config, generator: Generator) -> None:
+    Args:
+        config: the configuration.
+        open_generator: called once all else is open, because it may take half a minute. A start that fails closes what
+            it opened, the generator too.
+    """
+
+    def __init__(self, config: Config, open_generator: Callable[[Config], Generator]) -> None:
         self.config = config
-        policies = load_policies(config.policies_path)
-        keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
-        map_bytes = int(config.ledger.map_gib * GIB)
-        keepers: list[ShardKeeper] = []
-        try:
+        with contextlib.ExitStack() as opened:
+            policies = load_policies(config.policies_path)
+            keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
+            map_bytes = int(config.ledger.map_gib * GIB)
+            keepers = []
             for num_shard in range(config.ledger.num_shards):
                 keeper = ShardKeeper(config.ledger_path, keys, num_shard, map_bytes=map_bytes, now_ms=unix_ms)
+                opened.callback(keeper.close)
                 keepers.append(keeper)
-        except BaseException:
-            for keeper in keepers:
-                keeper.close()
-            raise
-        self.stages = LocalStages(Gate(policies), keepers)
-        self.service = Service(config, policies, self.stages, keys.verifier_keys)
-        self.thread = LoopThread("mintage")
+            generator = open_generator(config)
+            opened.callback(generator.close)
+            self.stages = LocalStages(Gate(policies), keepers)
+            self.service = Service(config, policies, self.stages, keys.verifier_keys)
+            self.thread = LoopThread("mintage")
+            opened.pop_all()  # from here on `close` does it
         self.worker = asyncio.run_coroutine_threadsafe(self.generate(generator), self.thread.loop)
 
     @classmethod
@@ -146,13 +152,14 @@ class Engine:
         Args:
             path: the data directory, made on first use.
             config: configs/local.yaml by default.
-            generator: for tests; by default vLLM with the configured model, which takes about half a minute.
+            generator: for tests; by default vLLM with the configured model, which takes about half a minute. It is
+                the engine's, to be closed, once the ledger is open.
         Raises:
             StartFailed: the model cannot be loaded.
             LedgerError, PolicyError: the directory is in use or damaged; a policy file is wrong.
         """
         config = msgspec.structs.replace(config or load(None), data_dir=str(path))
-        return cls(config, generator or open_text_generator(config))
+        return cls(config, open_text_generator if generator is None else lambda _: generator)
 
     async def generate(self, generator: Generator) -> None:
         """Work until closed. A generator that fails has no successor here: requests then get its error."""
@@ -164,9 +171,9 @@ class Engine:
 
     def close(self) -> None:
         """Stop open requests and the generator, and give the ledger back."""
-        self.thread.run(self.service.close())
-        self.worker.cancel()
         try:
+            self.thread.run(self.service.close())
+            self.worker.cancel()
             self.thread.run(self.drain())
         finally:
             self.thread.close()

@@ -143,15 +143,19 @@ def describe(error: BaseException) -> ErrorBody:
     )
 
 
+def kind_of(code: str) -> type[MintageError]:
+    """The class that an error's code stands for, also a code of the ledger or the gate."""
+    return Unavailable if code in RETRY_LATER else BY_CODE.get(code, MintageError)
+
+
 def rebuild(body: ErrorBody) -> MintageError:
-    """The exception for an error body that came over a wire."""
-    error = BY_CODE.get(body.code, MintageError)(body.what, where=body.where, fix=body.fix)
+    """The exception for an error body that came over a wire. A code of another package keeps its body, in the class of
+    the engine's that says whether to try again."""
+    error = kind_of(body.code)(body.what, where=body.where, fix=body.fix)
     error.body = body
     return error
 
 
 def http_status(body: ErrorBody) -> int:
     """The HTTP status of an error's code."""
-    if body.code in RETRY_LATER:
-        return Unavailable.http_status
-    return BY_CODE.get(body.code, MintageError).http_status
+    return kind_of(body.code).http_status

@@ -130,7 +130,7 @@ def copy_grammar(facts: Mapping[str, str], policy: Policy) -> str:
 
     Raises:
         GrammarImpossible: no text can state these facts within the policy; the error names what stands in the way.
-    Cost: a few milliseconds.
+    Cost: 13 ms (median), most of it the gate's judgement of a few samples; a second for a policy's first.
     """
     return render(copy_plan(facts, policy))
 

@@ -5,15 +5,17 @@ same key is a conflict. A job whose last waiter went away is stopped, unless som
 """
 
 import asyncio
+import contextvars
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
-from engine.errors import Cancelled, MintageError, Overloaded, Refused, describe
+from engine.errors import Cancelled, MintageError, Overloaded, Refused, Unavailable, describe
 from engine.records import Outcome, conflict
 from engine.request import Asset, AssetRequest, Reason, Status
 
 log = logging.getLogger("mintage")
+FINAL = ("released", "refused")  # a request that failed or was cancelled may be tried again
 RATE_WINDOW = 64  # finished jobs from which the rate is estimated
 
 
@@ -69,23 +71,30 @@ class Intake:
             Overloaded: too many jobs are open.
         Cancelling the wait stops the job, if nobody else waits for it and it was never answered with `pending`.
         """
-        if is_repeatable and request.asset_id not in self.jobs and request.asset_id not in self.done:
-            recorded = (await self.find(request.asset_id)).recorded
-            if recorded is not None:
-                self.check_same(request, recorded.request_hash)
-                return Status(request.asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
-        while (job := self.jobs.get(request.asset_id)) is not None and job.task.cancelling():
-            await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
-        # From here to the new job there is no await, so two repeats cannot both start one.
-        if request.asset_id in self.done:
-            body_hash, status = self.done[request.asset_id]
-            self.check_same(request, body_hash)
-            if status.state in ("released", "refused"):
+        if is_repeatable:
+            status = await self.repeat(request.asset_id, request.body_hash, wait_s)
+            if status is not None:
                 return status
-        job = self.jobs.get(request.asset_id)
+        # `repeat` ends without an await after its last look, so two repeats cannot both start a job.
+        return await self.wait(self.open(request), wait_s)
+
+    async def repeat(self, asset_id: str, body_hash: bytes, wait_s: float) -> Status | None:
+        """The outcome of a request that was sent before, waiting for it like `submit`; None if it is new, or failed
+        before and may be tried again.
+
+        Raises:
+            IdempotencyConflict: the key stands for another request.
+        """
+        while (job := self.jobs.get(asset_id)) is not None and job.task.cancelling():
+            await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
         if job is None:
-            job = self.open(request)
-        self.check_same(request, job.request.body_hash)
+            status = await self.settled(asset_id, body_hash)
+            if status is not None and status.state in FINAL:
+                return status
+            job = self.jobs.get(asset_id)  # another repeat may have begun one meanwhile
+        if job is None:
+            return None
+        check_same(asset_id, body_hash, job.request.body_hash)
         return await self.wait(job, wait_s)
 
     async def status(self, asset_id: str, wait_s: float) -> Status | None:
@@ -94,22 +103,35 @@ class Intake:
         if job is not None:
             job.detached = True  # somebody follows it by its id
             return await self.wait(job, wait_s)
-        if asset_id in self.done:
-            return self.done[asset_id][1]
+        return await self.settled(asset_id)
+
+    async def settled(self, asset_id: str, body_hash: bytes | None = None) -> Status | None:
+        """What is known of a request that is not open. Where memory says it failed the ledger is asked all the same: a
+        commit whose answer was lost is a commit."""
+        known = self.done.get(asset_id)
+        if known is not None:
+            check_same(asset_id, body_hash, known[0])
+            if known[1].state in FINAL:
+                return known[1]
         recorded = (await self.find(asset_id)).recorded
         if recorded is None:
-            return None
+            known = self.done.get(asset_id)  # it may have been sent, and have ended, while the ledger was asked
+            return known[1] if known is not None else None
+        check_same(asset_id, body_hash, recorded.request_hash)
         return Status(asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
 
     def open(self, request: AssetRequest) -> Job:
         """A new job."""
-        if self.closed or len(self.jobs) >= self.num_open_max:
+        if self.closed:
+            raise Unavailable("the engine is stopping", where="intake", fix="Send the request again when it is back.")
+        if len(self.jobs) >= self.num_open_max:
             raise Overloaded(
                 f"{len(self.jobs)} requests are open, at most {self.num_open_max} are taken",
                 where="intake",
                 fix=f"Try again in about {self.retry_after_s()} s.",
             )
-        task = asyncio.get_running_loop().create_task(self.run(request), name=f"mint-{request.asset_id}")
+        # A context of its own: the job outlives the HTTP request that began it, and what is cancelled with that.
+        task = asyncio.get_running_loop().create_task(self.run(request), context=contextvars.Context())
         job = self.jobs[request.asset_id] = Job(request, task)
         task.add_done_callback(lambda _: self.finish(job))
         return job
@@ -155,11 +177,6 @@ class Intake:
             return Status(job.request.asset_id, "pending")
         return cancelled_status(job.request.asset_id) if job.task.cancelled() else job.task.result()
 
-    def check_same(self, request: AssetRequest, body_hash: bytes) -> None:
-        """The same key must stand for the same request."""
-        if request.body_hash != body_hash:
-            raise conflict(request.asset_id)
-
     def retry_after_s(self) -> int:
         """When a place should be free: the time one in sixteen of the open jobs takes at the recent rate."""
         if len(self.finish_times_s) < 2:
@@ -175,6 +192,12 @@ class Intake:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def check_same(asset_id: str, body_hash: bytes | None, known: bytes) -> None:
+    """The same key must stand for the same request; who only asks by id has none to compare."""
+    if body_hash is not None and body_hash != known:
+        raise conflict(asset_id)
 
 
 def cancelled_status(asset_id: str) -> Status:

@@ -13,15 +13,17 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from engine.errors import DeadlineExceeded, Refused, Unavailable, rebuild
+from engine.errors import DeadlineExceeded, InvalidRequest, Refused, Unavailable, rebuild
 from engine.generators.contract import Attempt, Draft
 from engine.grammar import GrammarImpossible, copy_grammar
-from engine.prompt import INSTRUCTIONS, messages
+from engine.prompt import instructions, messages
 from engine.records import Commit, Outcome, source_of
 from engine.request import Asset, AssetRequest, Brief, Reason
 from engine.tiers import TERMS, Tier
 from gate.policy import Policy
 from gate.verdict import Case, Verdict
+
+NOT_DRAFTED = ("grammar", "generator")  # the checks of reasons for which there is no draft
 
 Generate = Callable[[Attempt, int], Awaitable[Draft]]
 """(attempt, deadline_ms) -> its draft: `Pool.generate`."""
@@ -126,9 +128,18 @@ class Pipeline:
                 break
             draft = await self.generate(attempt, request.deadline_ms)
             num_tokens += draft.num_tokens
-            if draft.finish_reason == "error":
-                raise Unavailable(draft.error, where="generator", fix="See the reason; sending it again may not help.")
-            verdict = await self.stages.assess(case_of(request, draft))
+            if draft.error is not None:
+                if draft.error.code != InvalidRequest.code or not reasons:
+                    raise rebuild(draft.error)
+                reasons.append(Reason(plan.number, "generator", draft.error.what))
+                break  # earlier tries fitted and were judged; this one, which may be longer, does not fit
+            verdict = await self.stages.assess(case_of(request, policy, draft))
+            if verdict.policy_hash != policy.hash:
+                raise Unavailable(
+                    f"the gate judges by another version of the policy {policy.name!r}",
+                    where="gate",
+                    fix="Start the engine anew after editing a policy.",
+                )
             if verdict.accepted:
                 return self.commit(request, policy, plan, draft, num_tokens, reasons, source)
             reasons += [Reason(plan.number, finding.check, finding.detail) for finding in verdict.findings]
@@ -211,11 +222,11 @@ def attempt_of(
     )
 
 
-def case_of(request: AssetRequest, draft: Draft) -> Case:
+def case_of(request: AssetRequest, policy: Policy, draft: Draft) -> Case:
     """A draft as the gate sees it, with the instructions that the writer was given."""
     return Case(
         facts=request.brief.facts,
-        prompt=INSTRUCTIONS,
+        prompt=instructions(request.brief.facts, tone=policy.tone, style=request.brief.style),
         text=draft.text,
         finish_reason=draft.finish_reason,
         policy=request.brief.policy,
@@ -224,7 +235,7 @@ def case_of(request: AssetRequest, draft: Draft) -> Case:
 
 def refusal(reasons: list[Reason]) -> Refused:
     """The error of a request whose every draft was rejected."""
-    num_tries = len({reason.attempt for reason in reasons})
+    num_tries = len({reason.attempt for reason in reasons if reason.check not in NOT_DRAFTED})
     last = [f"{reason.check}: {reason.detail}" for reason in reasons if reason.attempt == reasons[-1].attempt]
     error = Refused(
         f"the gate rejected all {num_tries} drafts; the last for {'; '.join(last)}",

@@ -1,7 +1,7 @@
-"""A pool's queue: the best attempt first, claimed at the last moment, and given back when its worker dies.
+"""A pool's queue: the highest tier first, within it the earliest deadline; claimed at the last moment.
 
-The queue is ours, not the model server's: a worker pulls only what fits now, so a later and more valuable attempt
-still overtakes everything that waits. Every claim is a lease of a worker that must keep pulling; one that stops for
+The queue is ours, not the model server's: a worker pulls only what fits now, so a later attempt of a higher tier still
+overtakes everything that waits. Every claim is a lease of a worker that must keep pulling; one that stops for
 `lease_s` loses its claims, which go back to their old places in the queue. A draft counts only if its worker still
 holds the claim, so an attempt yields exactly one draft however often generation ran.
 
@@ -78,6 +78,7 @@ class Pool:
         self.workers: dict[str, Worker] = {}
         self.order = itertools.count()
         self.num_drafts = 0
+        self.num_tokens = 0
         self.failure: ErrorBody | None = None
 
     @property
@@ -153,10 +154,11 @@ class Pool:
                 ticket.worker = None
                 ticket.future.set_result(draft)
                 self.num_drafts += 1
+                self.num_tokens += draft.num_tokens
         worker.wake.set()
 
     def leave(self, worker_id: str) -> None:
-        """A worker is gone, or says goodbye: what it held goes back to its old place in the queue."""
+        """A worker is gone: what it held goes back to its old place in the queue."""
         worker = self.workers.pop(worker_id, None)
         if worker is None:
             return

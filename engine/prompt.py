@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 SYSTEM = "You write product texts for an online shop. You use every given fact and invent none."
 REQUEST = "Write two short sentences about this product."
-# What a copy may not repeat; the facts, which it must repeat, are not part of it.
-INSTRUCTIONS = f"{SYSTEM} {REQUEST}"
+SAY = "Say that the {article} is"
 
 
 class Example(NamedTuple):
@@ -97,7 +96,12 @@ def must_say(facts: Mapping[str, str]) -> str:
         f"for {facts['price']}" if "price" in facts else "",
     ]
     said = [part for part in said if part]
-    return f"\nSay that the {facts.get('article', 'product').lower()} is {', '.join(said)}." if said else ""
+    return f"\n{SAY.format(article=facts.get('article', 'product').lower())} {', '.join(said)}." if said else ""
+
+
+def instructions(facts: Mapping[str, str], *, tone: str, style: str) -> str:
+    """What the writer was told to do, and a copy may not repeat; the facts, which it must repeat, are no part of it."""
+    return f"{SYSTEM} {tone} {REQUEST} {SAY.format(article=facts.get('article', 'product').lower())} {style}"
 
 
 def worked(example: Example, keys: frozenset[str]) -> tuple[tuple[str, str], tuple[str, str]]:

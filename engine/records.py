@@ -17,7 +17,7 @@ from engine.generators.contract import ModelInfo
 from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import Kind, Parent
-from ledger.errors import LedgerError
+from ledger.errors import EntryInvalid, LedgerError, UnknownParent
 from ledger.log import LogKeys, shard_path
 from ledger.receipt import verify
 from ledger.shard import Appended, MetaValue, NewEntry, Shard
@@ -111,9 +111,22 @@ class ShardKeeper:
                     places.append(place)
                 except LedgerError as error:
                     outcomes[place] = Outcome(error=describe(error))
-            for place, appended in zip(places, self.shard.append(items), strict=True):
-                outcomes[place] = self.outcome(batch[place], appended)
+            for place, answer in zip(places, self.append(items), strict=True):
+                outcomes[place] = (
+                    Outcome(error=describe(answer))
+                    if isinstance(answer, LedgerError)
+                    else self.outcome(batch[place], answer)
+                )
             return [outcome or Outcome() for outcome in outcomes]
+
+    def append(self, items: list[NewEntry]) -> list[Appended | LedgerError]:
+        """The ledger's answers. It refuses a batch as a whole for one bad item; the others are then sent one by one."""
+        try:
+            return list(self.shard.append(items))
+        except (EntryInvalid, UnknownParent) as error:
+            if len(items) == 1:
+                return [error]
+            return [answer for item in items for answer in self.append([item])]
 
     def new_entry(self, item: Commit) -> NewEntry:
         """The ledger's form of a commit; its parents are there when this returns."""

@@ -95,7 +95,7 @@ class StepLoop(threading.Thread):
             try:
                 self.generator.add(attempt)
             except MintageError as error:
-                refused.append(Draft(attempt.attempt_id, "", "error", 0, 0, self.generator.info, str(error)))
+                refused.append(Draft(attempt.attempt_id, "", "error", 0, 0, self.generator.info, error.body))
         return refused
 
 

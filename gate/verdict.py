@@ -8,8 +8,8 @@ import msgspec
 class Case(msgspec.Struct, frozen=True):
     """One draft to judge.
 
-    `facts` are what the copy must state and may not contradict; `prompt` is everything the writer was shown, so that
-    repeated instructions are recognised; `policy` names the brand policy to judge by.
+    `facts` are what the copy must state and may not contradict; `prompt` is the instructions that the writer
+    was given, without the facts, so that a copy that repeats them is recognised; `policy` names the brand policy.
     """
 
     facts: dict[str, str]

@@ -22,7 +22,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from actors.environment import free_port
+from actors.ports import free_port
 from engine.tiers import Tier
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")

@@ -68,7 +68,7 @@ def a_draft_names_its_model_and_counts_its_tokens(open_generator: OpenGenerator)
     assert draft.finish_reason in ("stop", "length")
     assert 1 <= draft.num_tokens <= attempt.tokens_max
     assert draft.num_prompt_tokens > 0
-    assert draft.error == ""
+    assert draft.error is None
 
 
 def a_draft_cut_by_tokens_max_says_so(open_generator: OpenGenerator) -> None:

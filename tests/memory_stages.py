@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 
+from briefs import policies
+
 from engine.records import Commit, Outcome, Recorded, conflict
 from engine.request import Asset
 from gate.verdict import Case, Finding, Verdict
@@ -34,6 +36,7 @@ class MemoryStages:
     """Accepts the drafts whose text starts with "good"; commits an asset id once, for ever."""
 
     def __init__(self) -> None:
+        self.policy_hashes = {name: policy.hash for name, policy in policies().items()}
         self.recorded: dict[str, Recorded] = {}
         self.num_commits: dict[str, int] = {}
         self.gate_door, self.record_door, self.find_door = Door(), Door(), Door()
@@ -42,7 +45,7 @@ class MemoryStages:
         await self.gate_door()
         accepted = case.text.startswith("good")
         findings = () if accepted else (Finding("form", "it does not start well"),)
-        return Verdict(accepted, findings, float(accepted), case.policy, "00" * 32)
+        return Verdict(accepted, findings, float(accepted), case.policy, self.policy_hashes[case.policy])
 
     async def record(self, commit: Commit) -> Outcome:
         await self.record_door()

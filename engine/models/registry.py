@@ -101,21 +101,27 @@ def resolve(
     Cost: the reference model, see `reference.ensure`; a directory is hashed until its files are SETTLED_NS old, and
         costs one stat a file from then on.
     """
+    name = name_of(model)
     if model in REFERENCE_NAMES:
         path = reference.ensure(cache_dir, progress=progress)
         files = reference.read_manifest(path).files
         hashes = {name: record.sha256 for name, record in files.items() if is_model_file(name)}
-        return ModelSource(reference.NAME, path, digest_of(hashes))
-    path = Path(model).expanduser().resolve()
+        return ModelSource(name, path, digest_of(hashes))
+    path = _directory(model)
     if not path.is_dir():
         raise _no_such_directory(model)
     try:
         _check_complete(path)
-        return ModelSource(path.name, path, _directory_digest(path, cache_dir, progress, now_ns()))
+        return ModelSource(name, path, _directory_digest(path, cache_dir, progress, now_ns()))
     except OSError as error:
         raise StartFailed(
             f"the model cannot be read: {error}", where=str(path), fix="Check its files and permissions."
         ) from error
+
+
+def name_of(model: str) -> str:
+    """The name that `resolve` gives a model, and that the ledger has: the directory's own, with no path before it."""
+    return reference.NAME if model in REFERENCE_NAMES else _directory(model).name
 
 
 def is_model_file(name: str) -> bool:
@@ -127,6 +133,11 @@ def digest_of(hashes: Mapping[str, str]) -> str:
     """The digest of a model from its files' SHA-256: that of their list, sorted by name, as `sha256sum` prints it."""
     listing = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _directory(model: str) -> Path:
+    """Where a model that is not the reference model lies; a link is followed."""
+    return Path(model).expanduser().resolve()
 
 
 def _no_such_directory(model: str) -> StartFailed:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from briefs import FACTS, FALSE_COPY, TRUE_COPY, open_service
 
 from actors.api import BODY_BYTES_MAX, EXAMPLE_ERROR, EXAMPLE_REQUEST, build_api
 from engine.config import IntakeConfig
-from engine.errors import ErrorBody
+from engine.errors import DeadlineExceeded, ErrorBody, Overloaded
 from engine.generators.contract import Attempt, Draft
 from engine.generators.fake import FakeGenerator
+from engine.records import Commit, Outcome
 from engine.request import Status
 from engine.service import Service
 from ledger.errors import LedgerFull
@@ -237,7 +238,7 @@ def scope(method: str, path: str) -> dict[str, Any]:
 
 
 async def test_one_request_more_than_the_limit_is_429_and_says_when_to_come_back(
-    http: httpx.AsyncClient, generator: HeldGenerator
+    http: httpx.AsyncClient, service: Service, generator: HeldGenerator
 ) -> None:
     generator.door.clear()
     for number in range(3):
@@ -245,7 +246,44 @@ async def test_one_request_more_than_the_limit_is_429_and_says_when_to_come_back
         assert (await http.post("/v1/assets", json=sent, headers={"Prefer": "wait=0"})).status_code == 202
     response = await http.post("/v1/assets", json=body(idempotency_key="more"))
     assert (response.status_code, error_of(response).code) == (429, "overloaded")
-    assert int(response.headers["retry-after"]) > 0
+    assert int(response.headers["retry-after"]) == service.intake.retry_after_s()
+
+
+async def test_who_must_come_back_is_told_when_by_the_rate_of_the_last_requests(
+    http: httpx.AsyncClient, service: Service, generator: HeldGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.intake, "retry_after_s", lambda: 17)
+    monkeypatch.setattr(service.intake, "num_open_max", 0)
+    overloaded = await http.post("/v1/assets", json=body())
+    assert (overloaded.status_code, overloaded.headers["retry-after"]) == (429, "17")
+    service.pool.leave("local")
+    sick = await http.get("/healthz")
+    assert (sick.status_code, sick.headers["retry-after"]) == (503, "17")
+    assert "retry-after" not in (await http.get("/v1/nothing")).headers
+
+
+@pytest.mark.parametrize(
+    ("error", "status_code"),
+    [
+        (LedgerFull("no room", where="shard 0", fix="Make room."), 503),
+        (Overloaded("the queue is full", where="pool", fix="Come back."), 429),
+        (DeadlineExceeded("too late", where="pipeline", fix="Give more time."), 504),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+async def test_a_request_that_ended_so_says_when_to_come_back_if_that_helps(
+    http: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch, error: Exception, status_code: int
+) -> None:
+    async def failing(commit: Commit) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(service.intake, "retry_after_s", lambda: 17)
+    monkeypatch.setattr(service.stages, "record", failing)
+    created = await http.post("/v1/assets", json=body())
+    asked = await http.get(created.headers["location"])
+    for response in (created, asked):
+        assert (response.status_code, status_of(response).state) == (status_code, "failed")
+        assert response.headers.get("retry-after") == ("17" if status_code in (429, 503) else None)
 
 
 async def test_content_and_receipt_of_an_asset_can_be_had_alone(http: httpx.AsyncClient, service: Service) -> None:
@@ -341,7 +379,8 @@ async def test_a_defect_is_500_and_a_full_ledger_503_in_our_form(
     assert (broken.status_code, error_of(broken).code) == (500, "internal")
     error = LedgerFull("no room", where="shard 0", fix="Make room.")
     full = await http.get("/v1/checkpoint")
-    assert (full.status_code, error_of(full).code, full.headers["retry-after"]) == (503, "ledger_full", "10")
+    assert (full.status_code, error_of(full).code) == (503, "ledger_full")
+    assert int(full.headers["retry-after"]) == service.intake.retry_after_s()
 
 
 async def test_the_openapi_page_lists_every_endpoint_and_its_examples_are_true(http: httpx.AsyncClient) -> None:
@@ -365,6 +404,48 @@ async def test_the_openapi_page_lists_every_endpoint_and_its_examples_are_true(h
     wrong = post["responses"]["400"]["content"]["application/json"]["example"]
     assert wrong == EXAMPLE_ERROR
     assert error_of(await http.post("/v1/assets", json=body(tier="gold"))) == msgspec.convert(wrong["error"], ErrorBody)
+
+
+def references(page: Any) -> Iterator[str]:
+    """Every $ref of an OpenAPI page."""
+    if isinstance(page, dict):
+        if "$ref" in page:
+            yield page["$ref"]
+        for part in page.values():
+            yield from references(part)
+    elif isinstance(page, list):
+        for part in page:
+            yield from references(part)
+
+
+async def test_every_reference_of_the_openapi_page_leads_somewhere(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/openapi.json")).json()
+    found = set(references(page))
+    assert {f"#/components/schemas/{name}" for name in ("RequestBody", "Brief", "Status", "ErrorBody")} <= found
+    for reference in found:
+        place = page
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+        assert place["description"]
+
+
+async def test_the_openapi_page_says_what_an_answer_looks_like(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/openapi.json")).json()
+    schemas = page["components"]["schemas"]
+    for operation in (page["paths"]["/v1/assets"]["post"], page["paths"]["/v1/assets/{asset_id}"]["get"]):
+        for status_code in ("200", "202"):
+            schema = operation["responses"][status_code]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Status"}
+    released = (await http.post("/v1/assets", json=body())).json()
+    assert released.keys() == schemas["Status"]["properties"].keys()
+    assert released["asset"].keys() == schemas["Asset"]["properties"].keys()
+    missing = await http.get(f"/v1/assets/{'ab' * 16}/content")
+    for name, part in (("ErrorAnswer", missing.json()), ("ErrorBody", missing.json()["error"])):
+        assert part.keys() == schemas[name]["properties"].keys()
+    for operations in page["paths"].values():
+        for operation in operations.values():
+            wrong = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert wrong == {"$ref": "#/components/schemas/ErrorAnswer"}
 
 
 async def test_a_client_who_goes_away_stops_his_generation(

@@ -1,6 +1,7 @@
 """The batcher: what arrives while a call is out leaves together, and nobody's fault is another's."""
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -187,3 +188,32 @@ def test_whatever_the_timing_limits_hold_and_everybody_gets_his_own_result(
 
     virtual_time.run(scenario())
     assert sent == sorted(set(sent)), "in the order of arrival, each once"
+
+
+def test_a_call_that_is_cancelled_from_outside_leaves_nobody_waiting() -> None:
+    async def send(batch: list[int]) -> list[int]:
+        raise asyncio.CancelledError  # a server cancels what belongs to a request whose client has gone
+
+    async def scenario() -> None:
+        batcher: Batcher[int, int] = Batcher(send)
+        results = await asyncio.gather(*(batcher(number) for number in range(3)), return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable] * 3
+        assert len({id(result) for result in results}) == 3, "everybody gets an error of his own"
+
+    virtual_time.run(scenario())
+
+
+def test_a_call_does_not_carry_the_context_of_the_caller_who_began_it() -> None:
+    seen = []
+    request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="nobody's")
+
+    async def send(batch: list[int]) -> list[int]:
+        seen.append(request_id.get())
+        return batch
+
+    async def scenario() -> None:
+        request_id.set("the first caller's")
+        await Batcher(send)(1)
+
+    virtual_time.run(scenario())
+    assert seen == ["nobody's"]

@@ -9,13 +9,15 @@ from briefs import FACTS, FALSE_COPY, TRUE_COPY, small_config
 
 from engine import Client, Engine, connect
 from engine.client import read_keys
-from engine.config import PoolConfig
-from engine.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, NotFound, Refused
-from engine.generators.contract import Attempt, Draft
+from engine.config import Config, LedgerConfig, PoolConfig
+from engine.embedded import LoopThread
+from engine.errors import DeadlineExceeded, IdempotencyConflict, InvalidRequest, NotFound, Refused, StartFailed
+from engine.generators.contract import Attempt, Draft, Generator
 from engine.generators.fake import FakeGenerator
 from engine.request import Reason
 from engine.service import unix_ms
-from ledger.errors import LedgerLocked
+from gate.errors import PolicyError
+from ledger.errors import LedgerLocked, LogMismatch
 from ledger.fsck import check
 from ledger.receipt import verify
 from ledger.shard import Shard
@@ -172,6 +174,49 @@ def test_a_directory_has_one_engine_at_a_time_and_a_failed_start_gives_back_what
     with pytest.raises(LedgerLocked):
         open_engine(tmp_path)
     assert connect(engine).mint(FACTS).content == TRUE_COPY
+
+
+def test_a_wrong_policy_or_ledger_is_said_before_the_model_is_loaded(tmp_path: Path, engine: Engine) -> None:
+    def load_model(_: Config) -> Generator:
+        raise AssertionError("the model was loaded")
+
+    with pytest.raises(PolicyError):
+        Engine(small_config(tmp_path / "other", policies_dir=str(tmp_path)), load_model)
+    with pytest.raises(LogMismatch):
+        Engine(small_config(tmp_path, ledger=LedgerConfig(num_shards=3)), load_model)
+
+
+def test_a_model_that_does_not_load_gives_the_ledger_back(tmp_path: Path) -> None:
+    def load_model(_: Config) -> Generator:
+        raise StartFailed("no memory", where="model", fix="Buy some.")
+
+    with pytest.raises(StartFailed):
+        Engine(small_config(tmp_path), load_model)
+    with open_engine(tmp_path) as engine:
+        assert connect(engine).mint(FACTS).content == TRUE_COPY
+
+
+def test_a_start_that_fails_after_the_model_was_loaded_closes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ClosingGenerator(FakeGenerator):
+        num_closed = 0
+
+        def close(self) -> None:
+            self.num_closed += 1
+            super().close()
+
+    def no_thread(_: str) -> LoopThread:
+        raise RuntimeError("can't start new thread")
+
+    generator = ClosingGenerator(writer=writer)
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.embedded.LoopThread", no_thread)
+        with pytest.raises(RuntimeError, match="thread"):
+            open_engine(tmp_path, generator)
+    assert generator.num_closed == 1
+    with open_engine(tmp_path) as engine:
+        assert connect(engine).mint(FACTS).content == TRUE_COPY
 
 
 def test_closing_stops_what_is_open_and_ends_generator_and_thread(tmp_path: Path) -> None:

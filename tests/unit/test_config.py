@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import engine.config
-from engine.config import CONFIGS, Config, load
+from engine.config import CONFIGS, LEASE_S_MIN, Config, TextConfig, load
 from engine.errors import InvalidRequest
+from engine.models import reference
+from engine.worker import PULL_WAIT_S
 from gate.policy import load_policies
 
 
@@ -41,6 +43,10 @@ def test_a_key_that_is_set_is_kept_and_the_others_stay_default(tmp_path: Path) -
         ("http: {wait_s: -1}", "key http.wait_s"),
         ("pool: {num_waiting_max: 0}", "key pool.num_waiting_max"),
         ("pool: {lease_s: 0}", "key pool.lease_s"),
+        ("pool: {lease_s: 2.9}", "key pool.lease_s"),
+        ("text: {model_len_max: 256}", "key text.model_len_max"),
+        ("sampling: {tokens_max_constrained: 1024}", "key text.model_len_max"),
+        ("sampling: {tokens_max: 1024}", "key text.model_len_max"),
         ("ledger: {num_shards: 257}", "key ledger.num_shards"),
         ("sampling: {tokens: 9}", "key sampling"),
         ("- a list", "key (top)"),
@@ -51,6 +57,36 @@ def test_a_wrong_key_or_value_is_named_with_file_and_key(tmp_path: Path, text: s
     with pytest.raises(InvalidRequest) as caught:
         load(file)
     assert caught.value.body.where == f"{file}, {where}"
+
+
+def test_a_lease_that_is_too_short_is_refused_with_the_least_that_would_do(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=f">= {LEASE_S_MIN}"):
+        load(written(tmp_path, "pool: {lease_s: 1}"))
+    assert load(written(tmp_path, "pool: {lease_s: 3}")).pool.lease_s == LEASE_S_MIN
+    assert LEASE_S_MIN > 2 * PULL_WAIT_S
+
+
+def test_lengths_that_contradict_each_other_are_refused_in_python_too() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Config(text=TextConfig(model_len_max=256))
+    assert caught.value.body.where == "text.model_len_max"
+    assert "256" in caught.value.body.what
+    assert Config(text=TextConfig(model_len_max=257)).text.model_len_max == 257
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("reference", reference.NAME),
+        (reference.NAME, reference.NAME),
+        ("/models/my-model-1B", "my-model-1B"),
+        ("models/my-model-1B/", "my-model-1B"),
+        ("~/my-model-1B", "my-model-1B"),
+        ("./reference", "reference"),
+    ],
+)
+def test_a_model_is_named_as_the_ledger_names_it(model: str, name: str) -> None:
+    assert TextConfig(model=model).model_name == name
 
 
 def test_what_is_not_yaml_is_refused_with_its_file(tmp_path: Path) -> None:
@@ -84,6 +120,9 @@ def test_the_cache_is_where_file_environment_or_system_say_in_that_order(monkeyp
     monkeypatch.setenv("MINTAGE_CACHE", "/from/environment")
     assert Config().cache_path == Path("/from/environment")
     assert Config(cache_dir="/from/file").cache_path == Path("/from/file")
+    monkeypatch.setenv("MINTAGE_CACHE", "~/cache")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert Config().cache_path == reference.default_cache_dir() == Path("/home/ada/cache")
 
 
 def test_the_policies_that_come_with_mintage_are_the_default_and_load() -> None:

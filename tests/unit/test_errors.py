@@ -1,11 +1,12 @@
 """Errors: four fields that survive every crossing, and an HTTP status for each code."""
 
 import pickle
+from typing import get_args
 
 import pytest
 
-from engine.errors import BY_CODE, ErrorBody, MintageError, Refused, describe, http_status, rebuild
-from gate.errors import PolicyError
+from engine.errors import BY_CODE, ErrorBody, MintageError, Refused, Unavailable, describe, http_status, rebuild
+from gate.errors import PolicyCode, PolicyError
 from ledger import errors as ledger_errors
 
 KINDS = sorted(BY_CODE.values(), key=lambda kind: kind.code)
@@ -77,6 +78,19 @@ def test_every_code_has_the_http_status_of_its_kind(kind: type[MintageError]) ->
     status = http_status(made(kind).body)
     assert status == kind.http_status
     assert 400 <= status <= 599
+
+
+LEDGER_CODES = [kind.code for kind in (ledger_errors.LedgerError, *ledger_errors.LedgerError.__subclasses__())]
+
+
+@pytest.mark.parametrize("code", [*LEDGER_CODES, *get_args(PolicyCode)])
+def test_an_error_of_another_package_is_rebuilt_with_the_status_of_its_body(code: str) -> None:
+    body = ErrorBody(code, "what", "where", "Fix.")
+    error = rebuild(body)
+    assert error.body == body
+    assert error.http_status == http_status(body)
+    assert isinstance(error, Unavailable) == (code in ("ledger_full", "ledger_locked"))
+    assert type(pickle.loads(pickle.dumps(error))) is type(error)
 
 
 @pytest.mark.parametrize(

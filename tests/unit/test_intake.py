@@ -8,7 +8,7 @@ from briefs import request
 from memory_stages import MemoryStages
 from virtual_time import settle
 
-from engine.errors import Cancelled, IdempotencyConflict, InvalidRequest, Overloaded, Refused
+from engine.errors import Cancelled, ErrorBody, IdempotencyConflict, InvalidRequest, Overloaded, Refused, Unavailable
 from engine.intake import Intake
 from engine.records import Recorded
 from engine.request import Asset, AssetRequest, Reason, Status
@@ -303,5 +303,21 @@ async def test_closing_stops_every_job_and_takes_no_new_one(intake: Intake, mint
     await intake.close()
     assert [status.state for status in await asyncio.gather(*waiters)] == ["cancelled"] * 3
     assert (mint.num_stopped, intake.jobs) == (3, {})
-    with pytest.raises(Overloaded):
+    with pytest.raises(Unavailable, match="stopping"):
         await intake.submit(request("d"), is_repeatable=True, wait_s=WAIT_S)
+
+
+async def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat_and_by_its_status(
+    intake: Intake, mint: Mint, ledger: MemoryStages
+) -> None:
+    body_hash, failed = (
+        request().body_hash,
+        Status(request().asset_id, "failed", error=ErrorBody("unavailable", *"abc")),
+    )
+    intake.done[request().asset_id] = (body_hash, failed)
+    assert await intake.status(request().asset_id, 0) == failed
+    made = asset(request())
+    ledger.recorded[made.asset_id] = Recorded(made, body_hash)
+    assert (await intake.status(made.asset_id, 0)).asset == made
+    assert (await intake.submit(request(), is_repeatable=True, wait_s=WAIT_S)).asset == made
+    assert mint.num_stopped == 0

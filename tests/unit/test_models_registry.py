@@ -245,7 +245,15 @@ def test_both_names_of_the_reference_model_mean_the_same_digest_as_its_directory
     model.rename(place)
     by_name = registry.resolve(name, cache)
     assert (by_name.name, by_name.path) == ("smollm2-135m-instruct", place)
+    assert by_name.name == registry.name_of(name)
     assert by_name.digest == registry.resolve(str(place), cache).digest
+
+
+def test_the_name_of_a_model_is_known_before_it_is_resolved(model: Path, cache: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    for path in (str(model), f"{model}/", str(link)):
+        assert registry.name_of(path) == registry.resolve(path, cache).name == model.name
 
 
 def test_the_cache_directory_is_the_variable_or_the_users_own() -> None:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import virtual_time
 from briefs import FALSE_COPY, NOW_MS, TRUE_COPY, Script, attempt, draft, open_keepers, policies, request
@@ -116,12 +117,43 @@ async def test_an_error_of_the_generator_is_unavailable_and_is_not_retried(stage
     async def failing(attempt: Attempt, deadline_ms: int) -> Draft:
         nonlocal num_tries
         num_tries += 1
-        return Draft(attempt.attempt_id, "", "error", 0, 0, draft("x").model, "the prompt is too long")
+        error = Unavailable("the backend is broken", where="generator", fix="Send it again.").body
+        return Draft(attempt.attempt_id, "", "error", 0, 0, draft("x").model, error)
 
     minter = Pipeline(failing, stages, policies(), SAMPLING, lambda: NOW_MS)
-    with pytest.raises(Unavailable, match="the prompt is too long"):
+    with pytest.raises(Unavailable, match="the backend is broken"):
         await minter.mint(request())
     assert num_tries == 1
+
+
+async def test_a_brief_that_no_generator_can_take_is_the_clients_error(stages: LocalStages) -> None:
+    async def refusing(attempt: Attempt, deadline_ms: int) -> Draft:
+        error = InvalidRequest("the prompt has 1245 tokens", where="brief", fix="Shorten the facts.").body
+        return Draft(attempt.attempt_id, "", "error", 0, 0, draft("x").model, error)
+
+    with pytest.raises(InvalidRequest, match="1245 tokens"):
+        await Pipeline(refusing, stages, policies(), SAMPLING, lambda: NOW_MS).mint(request())
+
+
+async def test_a_last_try_that_does_not_fit_keeps_the_reasons_of_those_that_did(stages: LocalStages) -> None:
+    async def too_long_when_constrained(attempt: Attempt, deadline_ms: int) -> Draft:
+        if attempt.grammar is None:
+            return Draft(attempt.attempt_id, "Not a copy.", "stop", 9, 3, draft("x").model)
+        error = InvalidRequest("the prompt has 944 tokens", where="brief", fix="Shorten the facts.").body
+        return Draft(attempt.attempt_id, "", "error", 0, 0, draft("x").model, error)
+
+    minter = Pipeline(too_long_when_constrained, stages, policies(), SAMPLING, lambda: NOW_MS)
+    with pytest.raises(Refused, match="all 3 drafts") as caught:
+        await minter.mint(request())
+    assert ("generator", "the prompt has 944 tokens") in {(row.check, row.detail) for row in caught.value.reasons}
+
+
+async def test_a_gate_with_another_version_of_the_policy_releases_nothing(stages: LocalStages) -> None:
+    other = {name: msgspec.structs.replace(policy, version=99) for name, policy in policies().items()}
+    generate = one_at_a_time(FakeGenerator(writer=Script(TRUE_COPY)))
+    minter = Pipeline(generate, stages, other, SAMPLING, lambda: NOW_MS)
+    with pytest.raises(Unavailable, match="another version of the policy"):
+        await minter.mint(request())
 
 
 async def test_a_source_is_shown_to_the_writer_and_becomes_a_parent(stages: LocalStages) -> None:

@@ -135,8 +135,10 @@ def test_an_attempt_the_generator_refuses_comes_back_as_an_error_draft_and_the_o
         loop.put(Inbox((attempt("huge", "word " * 3000), attempt("small", "one"))))
         drafts = {draft.attempt_id: draft for draft in deliveries.get(timeout=PATIENCE_S)}
     assert drafts["huge"].finish_reason == "error"
-    assert "3000 words" in drafts["huge"].error
-    assert (drafts["small"].finish_reason, drafts["small"].error) == ("stop", "")
+    error = drafts["huge"].error
+    assert error is not None
+    assert (error.code, "3000 words" in error.what) == ("invalid_request", True)
+    assert (drafts["small"].finish_reason, drafts["small"].error) == ("stop", None)
 
 
 def test_stop_ends_the_thread_and_closes_the_generator_whatever_is_under_way() -> None:
