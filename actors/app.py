@@ -172,7 +172,7 @@ def wait_healthy(url: str) -> None:
     last = "no answer"
     while time.monotonic() < until_s:
         try:
-            response = httpx.get(f"{url}/healthz", timeout=5)
+            response = httpx.get(f"{url}/healthz", timeout=5, trust_env=False)
             if response.is_success:
                 return
             last = response.text

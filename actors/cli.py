@@ -37,6 +37,7 @@ from ledger.log import VERIFIER_FILE
 from ledger.receipt import verify as verify_receipt
 
 URL_DEFAULT = "http://127.0.0.1:8000"
+DEMO_DEADLINE_S = 900.0  # whatever the tier: a slow machine should show assets, not deadlines
 INTERRUPTED = 130  # the shell's code for Ctrl-C before there was a result
 AGAIN_S_MIN = 1.0  # a wrapper may pass on the signal that the terminal gave us already (GNU timeout does)
 R = TypeVar("R")
@@ -103,11 +104,12 @@ def serve(config: Config, products: list[Product], *, once: bool, as_json: bool)
     # Ray takes seconds to import, and only this command needs it.
     from actors import app as application
 
-    signal.signal(signal.SIGTERM, interrupt)
+    take_signals()
     exit_code = INTERRUPTED
     say.print("Starting Ray, Serve and vLLM ...")
     try:
         url = application.start(config)
+        take_signals()  # Ray has put a handler of its own for SIGTERM, which kills without a word
         say.print(f"Serving after {time.monotonic() - start_s:.1f} s.")
         exit_code = show_off(url, products, as_json) if products else 0
         checkpoints = ask(url, HttpBackend.checkpoints)
@@ -126,9 +128,14 @@ def serve(config: Config, products: list[Product], *, once: bool, as_json: bool)
     return exit_code
 
 
-def interrupt(*_: object) -> None:
-    """SIGTERM ends us as Ctrl-C does."""
-    raise KeyboardInterrupt
+def take_signals() -> None:
+    """SIGTERM ends us as Ctrl-C does; and so does SIGINT where a shell started us in the background, deaf to it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def let_abandon(stop_s: float) -> None:
@@ -170,7 +177,8 @@ def prepare_model(config: Config) -> None:
 
 def show_off(url: str, products: list[Product], as_json: bool) -> int:
     """Mint the products with a live table; the exit code."""
-    tally = asyncio.run(mint_live(url, products, list(itertools.islice(itertools.cycle(Tier), len(products)))))
+    tiers = list(itertools.islice(itertools.cycle(Tier), len(products)))
+    tally = asyncio.run(mint_live(url, products, tiers, deadline_s=DEMO_DEADLINE_S))
     summary = tally.summary()
     if as_json:
         print_json(summary)
@@ -192,13 +200,15 @@ def exit_code_of(tally: Tally) -> int:
 
 async def mint_live(
     url: str, products: list[Product], tiers: list[Tier], *, policy: str = "default", key_prefix: str | None = None,
-    folder: Path | None = None,
+    folder: Path | None = None, deadline_s: float | None = None,
 ) -> Tally:  # fmt: skip
     """Mint with a live table; each asset is written to `folder` as soon as it is there."""
     tally = Tally(len(products))
     bar, task = progress_bar(len(products))
     with Live(tally.render(bar), console=err, refresh_per_second=4) as live:
-        async for row in mint_products(url, products, tiers, policy=policy, key_prefix=key_prefix):
+        async for row in mint_products(
+            url, products, tiers, policy=policy, key_prefix=key_prefix, deadline_s=deadline_s
+        ):
             tally.minted.append(row)
             if folder is not None:
                 write_asset(folder, row)

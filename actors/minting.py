@@ -18,6 +18,7 @@ from engine.catalogue import Product, brief_facts
 from engine.client import HttpBackend
 from engine.errors import ErrorBody, MintageError, Refused, Unavailable
 from engine.request import Asset, Brief, Reason, Status
+from engine.service import unix_ms
 from engine.tiers import Tier
 from ledger.errors import ReceiptInvalid
 from ledger.receipt import verify
@@ -154,12 +155,14 @@ async def mint_products(
     policy: str = "default",
     key_prefix: str | None = None,
     num_in_flight: int = IN_FLIGHT_DEFAULT,
+    deadline_s: float | None = None,
 ) -> AsyncIterator[Minted]:
     """Mint one text per product, `num_in_flight` at once, yielding each as it is done, its receipt verified.
 
     Args:
         tiers: one for each product, in order.
         key_prefix: with one, a repeat gives the same assets instead of new ones.
+        deadline_s: from now; the tier's own by default.
     Raises:
         Unavailable: nobody answers at the address.
     """
@@ -172,6 +175,7 @@ async def mint_products(
             body = RequestBody(
                 brief=Brief(facts=brief_facts(product), policy=policy),
                 tier=tier,
+                deadline_ms=unix_ms() + int(deadline_s * 1000) if deadline_s is not None else None,
                 idempotency_key=f"{key_prefix}/{product.sku}" if key_prefix else None,
             )
             async with places:

@@ -73,7 +73,7 @@ def wait_healthy(engine: "subprocess.Popen[bytes]", url: str, log: Path) -> None
     until_s = time.monotonic() + START_S_MAX
     while time.monotonic() < until_s and engine.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/healthz", timeout=5).is_success:
+            if httpx.get(f"{url}/healthz", timeout=5, trust_env=False).is_success:
                 return
         time.sleep(0.2)
     raise SystemExit(f"the engine did not start; its log ends: {log.read_text()[-2000:]}")
