@@ -16,10 +16,10 @@ $(STAMP): requirements.lock requirements-torch.txt pyproject.toml
 		echo "Name one, and clean first if it is $(VENV)'s: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked requirements into $(VENV) (about 4 GB, a few minutes) ..."
-	@$(BIN)/pip install --quiet --no-deps -r requirements-torch.txt 2>$(VENV)/torch.log || \
-		$(BIN)/pip install --quiet --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt
-	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --no-deps -r requirements-torch.txt 2>$(VENV)/torch.log || \
+		$(BIN)/pip install -qq --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt
+	@$(BIN)/pip install -qq --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: $(STAMP)

@@ -214,6 +214,7 @@ async def mint_live(
                 write_asset(folder, row)
             bar.update(task, completed=len(tally.minted), speed=f"{tally.tokens_per_s:.0f} tokens/s")
             live.update(tally.render(bar))
+    err.print()  # the live view ends without a line break
     return tally
 
 
@@ -221,7 +222,7 @@ def print_addresses(say: Console, url: str, checkpoints: list[str], config: Conf
     """Where to look."""
     for note in checkpoints:
         origin, size, root = note.splitlines()[:3]
-        say.print(f"  checkpoint   {plain(origin)}  {size} entries  root {root}")
+        say.print(f"  checkpoint   {plain(origin)}  {size} entries  root {root}", highlight=False, soft_wrap=True)
     for name, address in (
         ("API", f"{url}/docs"),
         ("health", f"{url}/healthz"),

@@ -1,6 +1,6 @@
 """The text engine against bare vLLM, and what its gate lets through.
 
-    python -m bench.text [--quick] [--num N] [--catalogue FILE] [--rounds N]
+    python -m bench.text [--quick] [--num N] [--catalogue FILE] [--rounds N] [--baselines 1|2]
 
 Each round, with its share of the products:
     1. start the real engine (Ray, Serve, vLLM) and mint one asset: `first_asset_s`
@@ -144,11 +144,15 @@ def main() -> None:
     products, where = choose_products(options.catalogue, num)
     num_rounds = 1 if options.quick else options.rounds
     shares = [products[number::num_rounds] for number in range(num_rounds)]
+    num_baselines = 1 if options.quick else options.baselines
     wanted = IN_FLIGHT_QUICK if options.quick else IN_FLIGHT
     in_flight = max(1, min(wanted, len(shares[-1]) // SHARE_PER_PLACE))  # else a round would be all tail
     with tempfile.TemporaryDirectory(prefix="mintage-bench-") as folder:
         rounds = [
-            measure(config, share, Path(folder), num_in_flight=in_flight, quick=options.quick) for share in shares
+            measure(
+                config, share, Path(folder), num_in_flight=in_flight, num_baselines=num_baselines, quick=options.quick
+            )
+            for share in shares
         ]
     result = summary(rounds) | {
         "num_products": len(products),
@@ -166,6 +170,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--num", type=int, default=None, help=f"how many products ({NUM_FULL})")
     parser.add_argument("--catalogue", type=Path, default=None, help="CSV of products")
     parser.add_argument("--rounds", type=int, default=2, help="engine and bare vLLM in turn, so often")
+    parser.add_argument("--baselines", type=int, choices=(1, 2), default=2, help="environments of bare vLLM to try")
     return parser.parse_args()
 
 
@@ -178,10 +183,12 @@ def choose_products(catalogue: Path | None, num: int) -> tuple[list[Product], st
     return products[:num], path.name if path != CONFIGS / "catalogue.csv" else "configs/catalogue.csv"
 
 
-def measure(config: Config, products: list[Product], folder: Path, *, num_in_flight: int, quick: bool) -> Measured:
+def measure(
+    config: Config, products: list[Product], folder: Path, *, num_in_flight: int, num_baselines: int, quick: bool
+) -> Measured:
     """One round."""
     prefix = f"bench-{time.time_ns()}"
-    environments = [text_environment(config.text.threads), PLAIN_ENVIRONMENT][: 1 if quick else 2]
+    environments = [text_environment(config.text.threads), PLAIN_ENVIRONMENT][:num_baselines]
     early = Process(["bench.bare", str(num_in_flight)], environments[0], folder / "bare.log") if quick else None
     port = free_port()
     url = f"http://127.0.0.1:{port}"
