@@ -250,7 +250,7 @@ def test_a_deadline_that_passes_during_the_record_does_not_undo_it() -> None:
 async def test_however_often_the_record_is_cancelled_the_answer_is_the_ledgers(num_cancellations: int) -> None:
     stages = MemoryStages()
     stages.record_door.shut()
-    minting = asyncio.ensure_future(in_memory(good, stages).mint(request(deadline_ms=NOW_MS + 10**7)))
+    minting = asyncio.ensure_future(in_memory(good, stages).mint(request(deadline_ms=NOW_MS + 10**11)))
     await settle()
     for _ in range(num_cancellations):
         minting.cancel()
@@ -264,7 +264,7 @@ async def test_however_often_the_record_is_cancelled_the_answer_is_the_ledgers(n
 async def test_a_cancellation_before_the_record_records_nothing() -> None:
     stages = MemoryStages()
     stages.gate_door.shut()
-    minting = asyncio.ensure_future(in_memory(good, stages).mint(request(deadline_ms=NOW_MS + 10**7)))
+    minting = asyncio.ensure_future(in_memory(good, stages).mint(request(deadline_ms=NOW_MS + 10**11)))
     await settle()
     minting.cancel()
     await settle()
