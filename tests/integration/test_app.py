@@ -204,9 +204,11 @@ async def test_a_client_that_goes_away_stops_its_request(engine: RunningEngine, 
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await until(lambda: engine.health()["num_open"] == 0, "the request is closed")
-        status = status_of(await http.get(f"/v1/assets/{asset_id('public', f'abandoned {number}')}"))
+        answer = await http.get(f"/v1/assets/{asset_id('public', f'abandoned {number}')}")
+        status = status_of(answer)
         if status.state != "released":
             break
+        engine.released(answer)
     assert status.state == "cancelled"
     assert status.error is not None
     assert status.error.code == "cancelled"
