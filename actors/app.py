@@ -3,7 +3,6 @@
 import functools
 import logging
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from actors.gatekeeper import Gatekeeper
 from actors.gateway import Gateway
 from actors.generator import GeneratorActor
 from actors.ledger_shard import LedgerShard
+from actors.ports import claim_port
 from engine.config import Config
 from engine.errors import StartFailed
 from engine.generators.runtime import text_environment
@@ -130,17 +130,15 @@ def handle() -> Any:
 
 
 def check_port(host: str, port: int) -> None:
-    """The port must be free before anything is started."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartFailed(
-                f"port {port} cannot be taken: {error.strerror}",
-                where="http.port",
-                fix="Stop what listens there, or choose another port (mintage run --port N).",
-            ) from error
+    """The port must be free before anything is started, and ours from then on."""
+    try:
+        claim_port(port, host)
+    except OSError as error:
+        raise StartFailed(
+            f"port {port} cannot be taken: {error.strerror}",
+            where="http.port",
+            fix="Stop what listens there, or choose another port (mintage run --port N).",
+        ) from error
 
 
 def check_writable(path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from actors.ports import free_port
+from actors.ports import claim_free_port
 
 HAPROXY_FOLDER = Path(tempfile.mkdtemp(prefix="mintage-haproxy-"))  # ours alone: whoever writes there owns the ingress
 atexit.register(shutil.rmtree, HAPROXY_FOLDER, ignore_errors=True)
@@ -23,11 +23,11 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FOLDER / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FOLDER),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(HAPROXY_FOLDER / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(claim_free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(claim_free_port()),
         # HAProxy's backend of last resort; at its usual port it may be another engine's, which would answer for ours.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(claim_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(claim_free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Serve's control loop wakes ten times a second, which costs a small machine several percent of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import msgspec
 import psutil
 import yaml
 
+from actors.ports import free_port
 from engine.config import CONFIGS
 from engine.request import Asset, Status
 from ledger.entry import Entry, Kind, decode
@@ -60,13 +60,6 @@ def write_config(folder: Path) -> Path:
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump({"policies_dir": str(policies)}))
     return config
-
-
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
