@@ -1,6 +1,7 @@
 """The application: deployments put together, started and stopped. Only here do plain classes meet Serve."""
 
 import functools
+import itertools
 import logging
 import shutil
 import time
@@ -31,6 +32,8 @@ TEXT_POOL = "mintage-text"
 DRAIN_S = 3  # generators always have a call open at the gateway, so it never drains by itself
 ONGOING_MAX = 100_000  # our own intake and pool say no earlier, and say why
 START_S_MAX = 300.0
+POLL_S = 0.2
+POLLS_PER_STATUS = 10  # asking Serve costs much more than asking the gateway
 OBJECT_STORE_BYTES = 128 << 20  # hops carry small batches; Ray would take a third of the memory
 
 
@@ -168,18 +171,21 @@ def wait_healthy(url: str) -> None:
     """Until a generator pulls and HAProxy lets requests through; or until the pool has failed, which says why."""
     until_s = time.monotonic() + START_S_MAX
     last = "no answer"
-    while time.monotonic() < until_s:
-        try:
-            response = httpx.get(f"{url}/healthz", timeout=5, trust_env=False)
-            if response.is_success:
-                return
-            last = response.text
-        except httpx.HTTPError as error:
-            last = repr(error)
-        failure = deployment_messages(TEXT_POOL)
-        if failure:
-            raise StartFailed(failure, where="text pool", fix="Mend the cause and start again.")
-        time.sleep(0.2)
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        for num_polls in itertools.count():
+            try:
+                response = client.get(f"{url}/healthz")
+                if response.is_success:
+                    return
+                last = response.text
+            except httpx.HTTPError as error:
+                last = repr(error)
+            failure = "" if num_polls % POLLS_PER_STATUS else deployment_messages(TEXT_POOL)
+            if failure:
+                raise StartFailed(failure, where="text pool", fix="Mend the cause and start again.")
+            if time.monotonic() > until_s:
+                break
+            time.sleep(POLL_S)
     raise StartFailed(f"not healthy after {START_S_MAX:g} s: {last}", where=url, fix="See the logs in /tmp/ray.")
 
 

@@ -29,6 +29,11 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(claim_free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(claim_free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # What nobody reads here (no dashboard runs) would cost every process wake-ups, and HAProxy a datagram a request.
+        "RAY_enable_metrics_collection": "0",
+        "RAY_task_events_report_interval_ms": "0",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
         # Serve's control loop wakes ten times a second, which costs a small machine several percent of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         # An ingress replica would linger for 30 s after it was told to go.
