@@ -29,7 +29,7 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(claim_free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(claim_free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # What nobody reads here (no dashboard runs) would cost every process wake-ups, and HAProxy a datagram a request.
+        # What nobody reads here (no dashboard runs) costs every process wake-ups and HAProxy a datagram a request.
         "RAY_enable_metrics_collection": "0",
         "RAY_task_events_report_interval_ms": "0",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
