@@ -1,19 +1,22 @@
-"""What a shard keeps on disk: one LMDB environment, five tables, one durable write transaction per batch.
+"""What a shard keeps on disk: one LMDB environment, six tables, one durable write transaction per batch.
 
-    entries   index (u64)               -> the entry's canonical bytes
-    ids       asset id (16)             -> index (u64)
-    nodes     level (u8), index (u64)   -> node hash (32); level 0 are the leaf hashes
-    blobs     SHA-256 (32)              -> content or metadata
-    head      "head"                    -> layout (u16), tree size (u64), signed checkpoint (UTF-8)
+    entries   first index (u64)               -> the canonical bytes of consecutive entries
+    hashes    level (u8), first index (u64)   -> consecutive node hashes, 32 bytes each; levels 0, 8, 16, ...
+    contents  index (u64)                     -> an entry's content
+    metas     index (u64)                     -> an entry's metadata
+    runs      run id (u64), number (u32)      -> a segment of the index (`ledger.index`)
+    state     name                            -> head, index manifest, settlement snapshot
 
-Integers are big-endian, so that LMDB's byte order is numeric order. A batch's rows and its checkpoint are committed
-together and synced before `write` returns: a reader, a crash or a full disk sees all of a batch or nothing.
+Integers are big-endian, so that LMDB's byte order is numeric order. Entries and hashes are stored as they come, a row a
+batch: rows only ever go to the end, so pages fill up and nothing is written twice. A batch's rows and its head are
+committed together and synced before `write` returns: a reader, a crash or a full disk sees all of a batch or nothing.
 
 This is the only file that imports lmdb. Beside LMDB's own `data.mdb` and `lock.mdb` lies `owner.lock`: LMDB admits
 several writing processes in turn, but a shard has one owner. An environment must be opened in the process that uses
 it and must not be used across a fork.
-Turned down: SQLite (five tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file
-format of our own (it would have to prove its crash safety first).
+Turned down: a row an entry (a cycle of the interpreter lock and 16 bytes of page header for each: a third of the
+speed), SQLite (tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file format of our
+own (it would have to prove its crash safety first).
 """
 
 import errno
@@ -25,13 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgspec
 
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
 from ledger.files import FULL_ERRNOS, full_is_named, hold_lock, reserve, sync_directory
-from ledger.merkle import HASH_BYTES, Node
 
-LAYOUT = 1
 MAP_BYTES_DEFAULT = 1 << 40
 """Address space, not disk: the file is as large as what was written."""
 
@@ -42,13 +42,12 @@ READERS_MAX = 126
 READERS_BYTES = 64 * READERS_MAX + 128
 """LMDB's table of readers, which it maps: a cache line each, and a header of two."""
 
-TABLES = ("entries", "ids", "nodes", "blobs", "head")
+TABLES = ("entries", "hashes", "contents", "metas", "runs", "state")
 
 _GROWTH_PROBE_BYTES = 64 * 1024
 _INDEX = struct.Struct(">Q")
 _NODE = struct.Struct(">BQ")
-_HEAD = struct.Struct(">HQ")
-_HEAD_KEY = b"head"
+_SEGMENT = struct.Struct(">QI")
 _CORRUPT = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -59,93 +58,132 @@ _CORRUPT = (
 )
 
 
-class Head(msgspec.Struct, frozen=True):
-    """How far the shard has got, and the signed note that says so."""
-
-    tree_size: int
-    checkpoint: str
-
-
 class Snapshot:
-    """One consistent state of a shard. Valid inside the `with` that gave it; keep it short, it pins pages."""
+    """One consistent state of a shard. Valid inside the `with` that gave it; keep it short, it pins pages.
+
+    Memoryviews that it returns lie in the map: they end with it, too.
+    """
 
     def __init__(self, transaction: Any, tables: dict[str, Any]) -> None:
         self._transaction = transaction
         self._tables = tables
 
-    def head(self) -> Head | None:
-        """The head; None before the first one was written.
+    def state(self, name: str) -> bytes | None:
+        """What was last put under a name."""
+        data = self._transaction.get(name.encode(), db=self._tables["state"])
+        return None if data is None else bytes(data)
+
+    def entries(self, begin: int, end: int, width: int) -> bytes:
+        """The stored bytes of the entries `begin` to `end`, `width` bytes each, unchecked.
 
         Raises:
-            LedgerCorrupt: it was written by another version of this layout, or is no head.
+            LedgerCorrupt: some of them are not there.
         """
-        data = self._get("head", _HEAD_KEY)
+        return self._range("entries", b"", begin, end, width)
+
+    def hashes(self, level: int, begin: int, end: int, width: int) -> bytes:
+        """The stored hashes of a level. Raises as `entries` does."""
+        return self._range("hashes", bytes([level]), begin, end, width)
+
+    def content(self, index: int) -> bytes | None:
+        """An entry's content, unchecked; None if it was erased or never stored."""
+        return self._blob("contents", index)
+
+    def meta(self, index: int) -> bytes | None:
+        """An entry's metadata, unchecked; None if it was erased or never stored."""
+        return self._blob("metas", index)
+
+    def segment(self, run: int, number: int) -> memoryview:
+        """A segment of the index.
+
+        Raises:
+            LedgerCorrupt: it is not there.
+        """
+        data = self._transaction.get(_SEGMENT.pack(run, number), db=self._tables["runs"])
         if data is None:
-            return None
-        if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != LAYOUT:
-            raise _corrupt("the head is not of this layout", "head")
-        try:
-            return Head(_HEAD.unpack_from(data)[1], data[_HEAD.size :].decode())
-        except UnicodeDecodeError:
-            raise _corrupt("the checkpoint is not UTF-8", "head") from None
+            raise _corrupt("a segment of the index is missing", f"run {run}, segment {number}")
+        return memoryview(data)
 
-    def entry(self, index: int) -> bytes | None:
-        """The bytes stored for an entry, unchecked."""
-        return self._get("entries", _INDEX.pack(index))
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """(run, number) of every stored segment."""
+        cursor = self._transaction.cursor(self._tables["runs"])
+        return (_SEGMENT.unpack(key) for key in cursor.iternext(keys=True, values=False))
 
-    def index_of(self, asset_id: bytes) -> int | None:
-        """The index of the one entry with this id."""
-        data = self._get("ids", asset_id)
-        return None if data is None else unpack_index(data)
-
-    def node(self, level: int, index: int) -> bytes:
-        """bytes[32], a node that the head says is there.
-
-        Raises:
-            LedgerCorrupt: it is not.
-        """
-        data = self._get("nodes", _NODE.pack(level, index))
-        if data is None or len(data) != HASH_BYTES:
-            raise _corrupt("the node is missing or is no hash", f"node {level}/{index}")
-        return data
-
-    def blob(self, digest: bytes) -> bytes | None:
-        """The bytes stored under a SHA-256, unchecked."""
-        return self._get("blobs", digest)
-
-    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+    def rows(self, table: str) -> Iterator[tuple[memoryview, memoryview]]:
         """Every key and value of a table, in order of the keys."""
         return iter(self._transaction.cursor(self._tables[table]))
 
-    def num_rows(self, table: str) -> int:
-        return self._transaction.stat(self._tables[table])["entries"]
+    def _blob(self, table: str, index: int) -> bytes | None:
+        data = self._transaction.get(_INDEX.pack(index), db=self._tables[table])
+        return None if data is None else bytes(data)
 
-    def _get(self, table: str, key: bytes) -> bytes | None:
-        return self._transaction.get(key, db=self._tables[table])
+    def _range(self, table: str, prefix: bytes, begin: int, end: int, width: int) -> bytes:
+        """Items `begin` to `end` out of rows of consecutive items."""
+        parts = []
+        cursor = self._transaction.cursor(self._tables[table])
+        found = begin < end and _seek_row(cursor, prefix, begin)
+        while found and begin < end:
+            key, value = cursor.item()
+            first = unpack_index(key[len(prefix) :])
+            if key[: len(prefix)] != prefix or not first <= begin < first + len(value) // width:
+                break
+            stop = min(end, first + len(value) // width)
+            parts.append(bytes(value[(begin - first) * width : (stop - first) * width]))
+            begin = stop
+            found = begin < end and cursor.next()
+        if begin < end:
+            raise _corrupt("the row is missing", f"{table} {'/'.join(map(str, [*prefix, begin]))}")
+        return b"".join(parts)
+
+
+def _seek_row(cursor: Any, prefix: bytes, item: int) -> bool:
+    """Put the cursor on the last row that begins at or before an item."""
+    key = prefix + _INDEX.pack(item)
+    if not cursor.set_range(key):
+        return bool(cursor.last())
+    return bool(cursor.key() == key or cursor.prev())
 
 
 class Batch(Snapshot):
     """A write transaction: what it has put is visible to its own reads, and to others once it has committed."""
 
-    def put_entry(self, index: int, asset_id: bytes, data: bytes) -> None:
-        self._put_new("entries", _INDEX.pack(index), data)
-        self._put_new("ids", asset_id, _INDEX.pack(index))
+    def append_entries(self, first: int, data: Any) -> None:
+        """Consecutive entries from index `first`; the row must come after every other."""
+        self._append("entries", _INDEX.pack(first), data)
 
-    def put_node(self, node: Node) -> None:
-        self._put_new("nodes", _NODE.pack(node.level, node.index), node.hash)
+    def append_hashes(self, level: int, first: int, data: Any) -> None:
+        """Consecutive hashes of a level from index `first`."""
+        self._put_new("hashes", _NODE.pack(level, first), data)
 
-    def put_blob(self, digest: bytes, data: bytes) -> None:
-        """Equal bytes are stored once."""
-        self._transaction.put(digest, data, db=self._tables["blobs"], overwrite=False)
+    def put_payload(self, index: int, content: bytes | None, meta: bytes | None) -> None:
+        """What belongs to an entry; None for what is kept elsewhere."""
+        if content is not None:
+            self._append("contents", _INDEX.pack(index), content)
+        if meta is not None:
+            self._append("metas", _INDEX.pack(index), meta)
 
-    def put_head(self, head: Head) -> None:
-        data = _HEAD.pack(LAYOUT, head.tree_size) + head.checkpoint.encode()
-        self._transaction.put(_HEAD_KEY, data, db=self._tables["head"])
+    def erase_payload(self, index: int) -> None:
+        """Delete an entry's content and metadata; without effect where there are none."""
+        for table in ("contents", "metas"):
+            self._transaction.delete(_INDEX.pack(index), db=self._tables[table])
 
-    def _put_new(self, table: str, key: bytes, data: bytes) -> None:
-        """Rows of an append-only log are never replaced; one that is already there contradicts the head."""
+    def put_segment(self, run: int, number: int, data: Any) -> None:
+        self._put_new("runs", _SEGMENT.pack(run, number), data)
+
+    def delete_segment(self, run: int, number: int) -> None:
+        self._transaction.delete(_SEGMENT.pack(run, number), db=self._tables["runs"])
+
+    def put_state(self, name: str, data: bytes) -> None:
+        self._transaction.put(name.encode(), data, db=self._tables["state"])
+
+    def _append(self, table: str, key: bytes, data: Any) -> None:
+        """Rows of a log only go to the end; one that would not contradicts the head."""
+        if not self._transaction.put(key, data, db=self._tables[table], append=True):
+            raise _corrupt("a row at or beyond this one already exists", f"{table} {key.hex()}")
+
+    def _put_new(self, table: str, key: bytes, data: Any) -> None:
         if not self._transaction.put(key, data, db=self._tables[table], overwrite=False):
-            raise _corrupt("a row beyond the head already exists", f"{table} {key.hex()}")
+            raise _corrupt("the row already exists", f"{table} {key.hex()}")
 
 
 class Store:
@@ -207,7 +245,7 @@ class Store:
         Raises:
             LedgerCorrupt: LMDB found a broken page.
         """
-        with _named_errors(self.path), self._environment.begin() as transaction:
+        with _named_errors(self.path), self._environment.begin(buffers=True) as transaction:
             yield Snapshot(transaction, self._tables)
 
     @contextmanager
@@ -220,7 +258,7 @@ class Store:
             LedgerError: the commit failed otherwise, and whether it is on disk is not known until the next open.
         """
         try:
-            with _named_errors(self.path), self._environment.begin(write=True) as transaction:
+            with _named_errors(self.path), self._environment.begin(write=True, buffers=True) as transaction:
                 yield Batch(transaction, self._tables)
         except LedgerFull:
             with self.read():  # LMDB refuses this after a failure that may have reached the disk
@@ -235,14 +273,14 @@ class Store:
             self._lock = None
 
 
-def unpack_index(data: bytes) -> int:
-    """The index in a stored key or value.
+def unpack_index(data: bytes | memoryview) -> int:
+    """The index in a stored key.
 
     Raises:
         LedgerCorrupt: it has not eight bytes.
     """
     if len(data) != _INDEX.size:
-        raise _corrupt("an index has not eight bytes", data[: _INDEX.size].hex())
+        raise _corrupt("an index has not eight bytes", bytes(data[: _INDEX.size]).hex())
     return int(_INDEX.unpack(data)[0])
 
 
