@@ -252,7 +252,7 @@ class Runs:
 
     def orphans(self, stored: Iterable[BlobName]) -> list[BlobName]:
         """Which stored blobs belong to no run: left by a merge that a crash cut short, or that was not cleaned up."""
-        known = {run.id: len(run.fences) for family in self.families for run in family}
+        known = {run.id: len(run.fences) for family in self.families for run in family if run.num_items}
         return [(run, number) for run, number in stored if number > known.get(run, -1)]
 
 
