@@ -71,16 +71,15 @@ class Book:
     """
 
     def __init__(self, seed: bytes = b"") -> None:
-        self._arrays: dict[str, NDArray[Any]] = {
-            "keys": idtable.make_keys(seed),
-            "free_pendings": np.zeros(0, np.int64),
-            "journal": np.zeros(0, STEP_DTYPE),
-            "batch_table": np.zeros(0, np.uint32),
-        }
-        for name, dtype in _ROWS.items():
-            self._arrays |= {f"{name}s": np.zeros(0, dtype), f"{name}_table": np.zeros(0, np.uint32)}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self.state: Any = np.zeros(1, STATE_DTYPE)[0]
         self.state["earliest_ns"] = _NEVER_NS
+        self._keep("keys", idtable.make_keys(seed))
+        for name, dtype in _ROWS.items():
+            self._keep(f"{name}s", np.zeros(0, dtype))
+        self._keep("free_pendings", np.zeros(0, np.int64))
+        self._keep("journal", np.zeros(0, STEP_DTYPE))
+        self._keep("batch_table", np.zeros(0, np.uint32))
         self.reserve(1)
 
     def reserve(self, num_entries: int) -> None:
@@ -88,27 +87,34 @@ class Book:
 
         Cost: amortised O(1) an entry; every doubling copies an array and fills its table again.
         """
-        state, arrays = self.state, self._arrays
-        num_steps = int(state["num_steps"]) + num_entries
+        state = self.state
+        num_steps_max = int(state["num_steps"]) + num_entries
         for name in _ROWS:
-            self._reserve_rows(name, int(state[f"num_{name}s"]) + num_entries)
-        arrays["free_pendings"] = _with_room(arrays["free_pendings"], len(arrays["pendings"]))
-        arrays["journal"] = _with_room(arrays["journal"], num_steps)
-        arrays["batch_table"] = _with_room(arrays["batch_table"], idtable.places_for(num_entries))
-        state["num_steps_max"] = num_steps
-        state["batch_places"] = len(arrays["batch_table"])
-        for name, array in arrays.items():
-            state[name] = array.ctypes.data
+            if self._lengthen(f"{name}s", int(state[f"num_{name}s"]) + num_entries):
+                table = np.zeros(idtable.places_for(len(self._arrays[f"{name}s"])), np.uint32)
+                self._keep(f"{name}_table", table)
+                state[f"{name}_places"] = len(table)
+                self._list_rows(name)
+        self._lengthen("free_pendings", len(self._arrays["pendings"]))
+        self._lengthen("journal", num_steps_max)
+        self._lengthen("batch_table", idtable.places_for(num_entries))
+        state["num_steps_max"] = num_steps_max
+        state["batch_places"] = len(self._arrays["batch_table"])
 
-    def _reserve_rows(self, name: str, num_rows_max: int) -> None:
-        """Make the rows of a name and their table long enough."""
-        rows = self._arrays[f"{name}s"]
-        longer = _with_room(rows, num_rows_max)
-        if len(longer) > len(rows):
-            table = np.zeros(idtable.places_for(len(longer)), np.uint32)
-            self._arrays |= {f"{name}s": longer, f"{name}_table": table}
-            self.state[f"{name}_places"] = len(table)
-            self._list_rows(name)
+    def _keep(self, name: str, array: NDArray[Any]) -> None:
+        """Put an array where the kernels find it, and keep it from being freed."""
+        self._arrays[name] = array
+        self.state[name] = array.ctypes.data
+
+    def _lengthen(self, name: str, length: int) -> bool:
+        """Whether an array had to be made longer: to a power of two, its contents at the beginning."""
+        array = self._arrays[name]
+        if length <= len(array):
+            return False
+        longer = np.zeros(max(1 << (length - 1).bit_length(), _ROWS_MIN), array.dtype)
+        longer[: len(array)] = array
+        self._keep(name, longer)
+        return True
 
     def _list_rows(self, name: str) -> None:
         """Fill the empty table of a name's rows; those of pending transfers may be free."""
@@ -193,10 +199,11 @@ class Book:
         """
         if now_ns < int(self.state["earliest_ns"]):
             return []
-        live = self._live()
-        live = live[live["expires_ns"] != 0]
-        self.state["earliest_ns"] = live["expires_ns"].min(initial=_NEVER_NS)
-        over = live[live["expires_ns"] <= now_ns]
+        timed = self._rows("pending")
+        timed = timed[(timed["kind"] != 0) & (timed["expires_ns"] != 0)]
+        # Those that ended, too: until the commit they may come back.
+        self.state["earliest_ns"] = timed["expires_ns"].min(initial=_NEVER_NS)
+        over = timed[(timed["ended"] == 0) & (timed["expires_ns"] <= now_ns)]
         over = over[np.lexsort((over["index"], over["expires_ns"]))][:num_max]
         return [_ID.pack(int(pending["id_lo"]), int(pending["id_hi"])) for pending in over]
 
@@ -250,15 +257,6 @@ def _replay(state: Any, rows: Any, first_index: int, owners: Any) -> Any:
         if result != Result.OK:
             return place, result
     return len(entries), Result.OK
-
-
-def _with_room(array: NDArray[Any], length: int) -> NDArray[Any]:
-    """The array itself if it is long enough, or a longer one that begins with it: lengths are powers of two."""
-    if length <= len(array):
-        return array
-    longer = np.zeros(max(1 << (length - 1).bit_length(), _ROWS_MIN), array.dtype)
-    longer[: len(array)] = array
-    return longer
 
 
 def _exact_sums(amounts: NDArray[np.uint64], places: NDArray[np.intp], num_places: int) -> list[int]:

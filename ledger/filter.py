@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ledger.tail import Keys
 
 BITS_PER_KEY = 24
-"""A full slice is wrong about 8 keys in 100,000, measured; the seven slices of 64 million keys about 5 in 10,000."""
+"""A full slice is wrong about 8 keys in 100,000, measured; those of 64 million keys about 5 in 10,000."""
 
 SLICE_KEYS_MIN = 1 << 20
 

@@ -8,7 +8,8 @@ dozen runs. A filter (`ledger.filter`) tells most new ids from old ones without 
 A shard keeps what this index gives it and gives it back on opening; the index itself writes nothing:
 
     index = Index.open(manifest, read, new_seed=seed)
-    delete index.runs.orphans(stored names); insert the items of the entries from index.runs.num_entries on
+    delete index.runs.orphans(stored names)
+    insert the items of the entries from index.runs.num_entries on into `index.tails`; index.refilled(their number)
     for each batch: insert its items into `index.tails`
                     writes = index.prepare(number of entries with the batch, read)
                     store `writes` and the batch in one transaction
@@ -138,6 +139,11 @@ class Index:
         """bytes[16], what the keys are made with; to be kept secret."""
         return self.runs.seed
 
+    def refilled(self, num_entries: int) -> None:
+        """After opening: the tables have the items of all stored entries that no run covers; `num_entries` in all."""
+        self._num_entries = num_entries
+        self._counts = [int(table.num_items[0]) for table in self.tails]
+
     def maybe_flushed(self, keys: Keys) -> NDArray[np.bool_]:
         """bool[n]: False where no run has an id of that key; True where one has, and for 1 in 1,000 others at most."""
         return self._ids.maybe(keys)
@@ -205,11 +211,11 @@ class Index:
             self._ids.add(ids.keys[: int(ids.num_items[0])])
             for table in self.tails:
                 truncate(table, 0)
-        self.runs = prepared.runs
         self._credits = prepared.credits
-        self._num_entries = prepared.num_entries
-        self._counts = [int(table.num_items[0]) for table in self.tails]
-        self._start_merges()
+        self.refilled(prepared.num_entries)
+        if prepared.runs is not self.runs:
+            self.runs = prepared.runs
+            self._start_merges()
 
     def discard(self) -> None:
         """The batch was not stored: forget it. It may come again, or another one."""
@@ -227,8 +233,7 @@ class Index:
             for number, start in enumerate(range(0, len(keys), size))
         ]
         fences = keys[::size].copy()
-        checked = bytearray(len(fences))
-        run = Run(family, 0, first, num_entries - first, len(keys), size, fences, checked)
+        run = Run.of(family, 0, first, num_entries - first, len(keys), size, fences)
         if blobs:
             blobs.append(((name, len(fences)), fences_blob(name, fences)))
         return run, blobs

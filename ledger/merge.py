@@ -123,7 +123,7 @@ class Merge:
 
     def _output(self, fences: tuple[int, ...]) -> Run:
         first, last = self.inputs[0], self.inputs[-1]
-        return Run(
+        return Run.of(
             family=first.family,
             level=first.level + 1,
             first=first.first,
@@ -131,7 +131,6 @@ class Merge:
             num_items=self._num_items,
             segment_items=first.segment_items,
             fences=np.array(fences, np.uint64),
-            checked=bytearray(len(fences)),
         )
 
 

@@ -28,6 +28,10 @@ class Result(IntEnum):
     """A flag that its kind does not have."""
     ID_MUST_NOT_BE_ZERO = 4
     """Its id is zero."""
+    NOT_CANONICAL = 5
+    """Reserved or unused bytes are not zero, a number is out of range, the kind is unknown, or a parent named twice."""
+    UNKNOWN_PARENT = 6
+    """A parent that is not in this shard before it, nor covered by a known checkpoint of its own shard."""
 
     EXISTS_WITH_DIFFERENT_KIND = 10
     """The id belongs to an entry of another kind."""

@@ -81,11 +81,13 @@ class Run:
     """What is kept in memory of a run.
 
     Args:
+        id: `run_id` of the next three.
         first: the first entry it covers; the indices in its segments count from here.
         fences: uint64[s], the first key of every segment.
         checked: a byte a segment, 1 once its checksum was found right in this process.
     """
 
+    id: int
     family: Family
     level: int
     first: int
@@ -95,9 +97,21 @@ class Run:
     fences: Keys
     checked: bytearray = field(repr=False)
 
-    @property
-    def id(self) -> int:
-        return run_id(self.family, self.level, self.first)
+    @classmethod
+    def of(
+        cls,
+        family: Family,
+        level: int,
+        first: int,
+        num_entries: int,
+        num_items: int,
+        segment_items: int,
+        fences: Keys,
+    ) -> "Run":
+        """A run of which no segment was checked yet."""
+        name = run_id(family, level, first)
+        checked = bytearray(len(fences))
+        return cls(name, family, level, first, num_entries, num_items, segment_items, fences, checked)
 
     @property
     def end(self) -> int:
@@ -174,8 +188,9 @@ def _covered(first_numbers: NDArray[np.int64], last_numbers: NDArray[np.int64], 
 class Runs:
     """All runs at one moment, of each family in order of their entries. It never changes; threads may share it.
 
-    A reader needs the blobs of the same moment: read the manifest in the transaction that reads the segments, and
-    use this only if `manifest()` is the same.
+    A reader in another thread takes `index.runs`, begins its read transaction and takes `index.runs` again: if it is
+    the same, the transaction sees all of its blobs, because a run's blobs are stored before the index has it and
+    deleted after the index has replaced it. In another process the manifest in the transaction says what the runs are.
     """
 
     seed: bytes
@@ -287,9 +302,7 @@ def _open_run(row: _Row, segment_items: int, read: ReadSegment) -> Run:
         data = memoryview(read(run, num_segments))
         _check_blob(data, run, num_segments, num_segments, _KEY_BYTES)
         fences = np.frombuffer(bytes(data[_BLOB.size :]), np.uint64)
-    return Run(
-        family, row.level, row.first, row.num_entries, row.num_items, segment_items, fences, bytearray(num_segments)
-    )
+    return Run.of(family, row.level, row.first, row.num_entries, row.num_items, segment_items, fences)
 
 
 def _check_blob(data: memoryview, run: int, number: int, num_items: int, item_bytes: int) -> None:

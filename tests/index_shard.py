@@ -59,6 +59,7 @@ class IndexShard:
             del self.blobs[name]
         first = self.index.runs.num_entries
         self._insert(self.entries[first:], first)
+        self.index.refilled(len(self.entries))
 
     def find(self, family: Family, key: int) -> list[int]:
         return self.index.find(family, key, self.read)

@@ -4,10 +4,10 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from index_shard import IndexShard, Items
 
 from ledger.index import ITEMS_PER_ENTRY_MAX, Sizes
 from ledger.runs import Family
-from tests.index_shard import IndexShard, Items
 
 SIZES = Sizes(block_entries=8, batch_entries_max=3, segment_items=3, fan_in=4)
 """Some 30 entries make a merge, 100 one of the second level."""
@@ -36,7 +36,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(STEPS)
 def test_any_appends_failures_and_crashes_leave_the_index_exact(
     steps: list[tuple[str, int, list[Family], int]],

@@ -1,4 +1,4 @@
-"""The index's parts: keys, the tables in memory, the filter, runs on disk, merges that keep up, and what damage does."""
+"""The index's parts: keys, the tables in memory, the filter, stored runs, merges that keep up, and what damage does."""
 
 import os
 import random
@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from index_shard import SEED, IndexShard
 
 from ledger.errors import LedgerCorrupt
 from ledger.filter import Filter
 from ledger.index import MERGE_ITEMS_PER_ITEM, Index, Sizes
 from ledger.runs import Family, Runs
 from ledger.tail import found, insert, insert_many, keys_of, new_tail, sorted_items, truncate
-from tests.index_shard import SEED, IndexShard
 
 SMALL = Sizes(block_entries=8, batch_entries_max=2, segment_items=3, fan_in=4)
 KEY_MAX = 2**64 - 1
@@ -89,29 +89,26 @@ def test_the_filter_knows_every_key_and_few_others() -> None:
 
 
 def test_merges_are_done_long_before_the_next_of_their_level_is_due() -> None:
-    """The real sizes divided by 32, for 2^23 entries and some: every level but the last is merged."""
-    sizes = Sizes(block_entries=2048, batch_entries_max=512, segment_items=256)
+    """With all sizes divided by 64, until a run of level 3 is there: as 300 million entries of the real sizes."""
+    sizes = Sizes(block_entries=1024, batch_entries_max=512, segment_items=128)
     blobs: dict[tuple[int, int], bytes] = {}
     source = np.random.default_rng(5)
     index = Index.open(None, lambda run, number: blobs[run, number], new_seed=SEED, sizes=sizes)
-    most = 0
-    for end in range(512, 16**3 * 1536 + 400_000, 512):
-        insert_many(
-            index.tails[Family.ID],
-            source.integers(0, 2**64, 512, dtype=np.uint64),
-            np.arange(end - 512, end, dtype=np.uint64),
-        )
-        writes = index.prepare(end, lambda run, number: blobs[run, number])
-        assert sum(len(data) for _, data in writes.puts) < 16 * (MERGE_ITEMS_PER_ITEM * 512 + 2048 + 2 * 256)
+    counts_max = np.zeros(4, np.int64)
+    num_segments_max = (MERGE_ITEMS_PER_ITEM * 512 + sizes.block_entries) // sizes.segment_items
+    for begin in range(0, 5000 * sizes.block_entries, 512):
+        keys = source.integers(0, 2**64, 512, dtype=np.uint64)
+        insert_many(index.tails[Family.ID], keys, np.arange(begin, begin + 512, dtype=np.uint64))
+        writes = index.prepare(begin + 512, lambda run, number: blobs[run, number])
+        assert len(writes.puts) <= num_segments_max + 1 + 4, "a rest of the credit before, and fences of finished runs"
         for name in writes.deletes:
             del blobs[name]
         blobs.update(writes.puts)
         index.applied(writes)
         levels = [run.level for run in index.runs.families[Family.ID]]
-        assert levels == sorted(levels, reverse=True)
-        most = max(most, max(levels.count(level) for level in range(4)) if levels else 0)
-    assert max(levels) == 3
-    assert most <= 16 + 4, "16 are being merged while the next gather"
+        counts_max = np.maximum(counts_max, np.bincount(levels, minlength=4))
+    assert counts_max[3] == 1
+    assert counts_max[:3].max() <= 16 + 4, "sixteen are merged before many more gather"
 
 
 def test_a_failed_commit_changes_nothing_and_its_retry_writes_the_same() -> None:
@@ -129,6 +126,13 @@ def test_a_failed_commit_changes_nothing_and_its_retry_writes_the_same() -> None
         shard.append(batch)
         assert all(shard.blobs[name] == data for name, data in first.puts)
         assert first.manifest in (None, shard.manifest)
+    shard.check()
+
+
+def test_a_failure_right_after_opening_keeps_the_items_of_stored_entries() -> None:
+    shard = shard_of_owners(5)
+    shard.reopen()
+    shard.append([[(Family.ID, 77)]], is_stored=False)
     shard.check()
 
 

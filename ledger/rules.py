@@ -1,0 +1,96 @@
+"""What an entry must be like, whatever the ledger holds: canonical form, known kind, parents that may be named."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ledger.entry import AMOUNT_MAX, ENTRY_DTYPE, PARENTS_MAX, SHARD_MAX, Flag, Kind
+from ledger.result import Result
+
+_KIND_MAX = int(max(Kind))
+_LINKED, _EXPIRED = int(Flag.LINKED), int(Flag.EXPIRED)
+_AMOUNT_MAX = np.uint64(AMOUNT_MAX)
+_RESERVED = ((73, 74), (224, 240))
+
+
+@njit(nogil=True, cache=True)
+def _is_zero(row: Any, begin: int, end: int) -> bool:
+    for place in range(begin, end):
+        if row[place]:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _form(row: Any, entry: Any) -> int:
+    """Of one entry: `OK`, or what is wrong with its form."""
+    for begin, end in _RESERVED:
+        if not _is_zero(row, begin, end):
+            return Result.NOT_CANONICAL
+    if entry.kind < 1 or entry.kind > _KIND_MAX or entry.amount > _AMOUNT_MAX or entry.num_parents > PARENTS_MAX:
+        return Result.NOT_CANONICAL
+    for place in range(PARENTS_MAX):
+        if place >= entry.num_parents:
+            if entry.parent_indices[place] or entry.parent_shards[place]:
+                return Result.NOT_CANONICAL
+            continue
+        for other in range(place):
+            same = entry.parent_indices[other] == entry.parent_indices[place]
+            if same and entry.parent_shards[other] == entry.parent_shards[place]:
+                return Result.NOT_CANONICAL
+    if _is_zero(row, 16, 32):
+        return Result.ID_MUST_NOT_BE_ZERO
+    if entry.kind != Kind.MONEY and entry.kind != Kind.OWNERSHIP and entry.kind != Kind.ACCOUNT:
+        return Result.RESERVED_FLAG if entry.flags & ~_LINKED else Result.OK
+    return Result.RESERVED_FLAG if entry.flags & _EXPIRED else Result.OK
+
+
+@njit(nogil=True, cache=True)
+def _check(rows: Any, entries: Any, shard: int, size: int, covered: Any, results: Any) -> None:
+    for place in range(len(entries)):
+        entry = entries[place]
+        results[place] = _form(rows[place], entry)
+        for parent in range(entry.num_parents if results[place] == Result.OK else 0):
+            other, index = entry.parent_shards[parent], entry.parent_indices[parent]
+            limit = np.uint64(size + place) if other == shard else covered[other]
+            if index >= limit:
+                results[place] = Result.UNKNOWN_PARENT
+
+
+def check(rows: NDArray[np.uint8], shard: int, size: int, covered: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """uint8[n], a `Result` for each of uint8[n, 240] entries that are to follow `size` recorded ones.
+
+    Args:
+        covered: uint64[65536], of every other shard how many entries its checkpoints are known to cover.
+    A parent in this shard must come before its entry, so the edges can have no cycle. One that lies in the same batch
+    is known only once the batch is sequenced: see `unknown_parents`.
+    Cost: about 20 ns an entry.
+    """
+    assert len(covered) == SHARD_MAX + 1
+    results = np.zeros(len(rows), np.uint8)
+    _check(rows, rows.view(ENTRY_DTYPE).reshape(len(rows)), shard, size, covered, results)
+    return results
+
+
+@njit(nogil=True, cache=True)
+def _unknown(entries: Any, shard: int, size: int, results: Any) -> int:
+    index, num_unknown = size, 0
+    for place in range(len(entries)):
+        if results[place] != Result.OK:
+            continue
+        entry = entries[place]
+        for parent in range(entry.num_parents):
+            if entry.parent_shards[parent] == shard and entry.parent_indices[parent] >= np.uint64(index):
+                results[place] = Result.UNKNOWN_PARENT
+                num_unknown += 1
+                break
+        index += 1
+    return num_unknown
+
+
+def unknown_parents(rows: NDArray[np.uint8], shard: int, size: int, results: NDArray[np.uint8]) -> int:
+    """How many of the entries that are `OK` name a parent that does not come before them after all; their results say
+    so now. The others would be recorded one after another from index `size` on."""
+    return int(_unknown(rows.view(ENTRY_DTYPE).reshape(len(rows)), shard, size, results))
