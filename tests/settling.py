@@ -12,6 +12,10 @@ START_NS = 1_000_000_000_000
 NS_PER_S = 10**9
 PLAIN = Flag(0)
 
+ALICE, BOB, CAROL, SPARE, EURO, FREE = 1, 2, 3, 4, 5, 6
+PICTURE, NEW_PICTURE = 50, 51
+HELD_MONEY, HELD_TIMED, HELD_PICTURE = 60, 61, 62
+
 
 def id_of(number: int) -> bytes:
     """bytes[16]; both halves depend on the number, and 0 gives the id of nothing."""
@@ -105,3 +109,26 @@ class Desk:
 
 def rows_of(*entries: Entry) -> np.ndarray:
     return as_bytes(from_bytes(b"".join(map(encode, entries))))
+
+
+# Alice may not spend what she has not got (she has 100); Carol may not receive more than she has given (nothing).
+# The spare account and the free one have no limits. Held: 30 and 5 of the free account's, and the picture.
+WORLD = (
+    account(ALICE, Flag.DEBITS_WITHIN_CREDITS),
+    account(BOB),
+    account(CAROL, Flag.CREDITS_WITHIN_DEBITS),
+    account(SPARE),
+    account(EURO, currency=2),
+    account(FREE),
+    money(80, BOB, ALICE, 100),
+    money(HELD_MONEY, FREE, BOB, 30, Flag.PENDING, code=7),
+    money(HELD_TIMED, FREE, BOB, 5, Flag.PENDING, num_bytes=1),
+    asset(PICTURE, ALICE),
+    ownership(HELD_PICTURE, PICTURE, ALICE, BOB, Flag.PENDING, code=7),
+)
+
+
+def open_world() -> Desk:
+    desk = Desk()
+    desk.take(*WORLD)
+    return desk

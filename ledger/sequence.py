@@ -1,0 +1,225 @@
+"""The first stage of an append: which entries of a batch are new, allowed, and in which order they come.
+
+Repeats are found by id: among the ids of the batch, in the index's tables, and, where the filter cannot rule it out, in
+its runs. What is found by key is compared byte by byte with the recorded entry, so the answer is exact. A batch in
+which an id comes twice is taken in parts, so that the second sees what became of the first.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.book import Book
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, ID_BYTES, Entry, Flag, Kind, as_bytes, decode, from_bytes
+from ledger.index import Index
+from ledger.positions import mark, rollback
+from ledger.result import Result, compare
+from ledger.rules import check, unknown_parents
+from ledger.runs import Family
+from ledger.settlement import apply_batch
+from ledger.store import Snapshot
+from ledger.tail import Keys, found_many, insert_many, keys_of
+
+Rows = NDArray[np.uint8]
+"""uint8[n, 240], an entry a row."""
+
+_ID, _OWNER, _SUBJECT, _CONTENT, _PARENTS = 16, 96, 112, 128, 32
+_SETTLED = np.array([Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP], np.uint8)
+_WITH_CONTENT = np.array(
+    [Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION], np.uint8
+)
+_ASSETS = (Kind.ASSET, Kind.DERIVATION)
+_ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
+_ENDED = {
+    int(Flag.POST): Result.PENDING_TRANSFER_ALREADY_POSTED,
+    int(Flag.VOID): Result.PENDING_TRANSFER_ALREADY_VOIDED,
+    int(Flag.EXPIRED): Result.PENDING_TRANSFER_EXPIRED,
+}
+
+
+class Part(NamedTuple):
+    """What became of some entries of a batch: results, the indices found or given, and the rows to be recorded."""
+
+    results: NDArray[np.uint8]
+    indices: NDArray[np.uint64]
+    rows: Rows
+
+
+class Sequencer:
+    """One batch being sequenced, in the transaction that will record it.
+
+    Args:
+        shard: its number.
+        size: how many entries are recorded before.
+        covered: see `rules.check`.
+        snapshot: the transaction; what was recorded of the batch before is to be visible in it.
+    """
+
+    def __init__(
+        self, shard: int, size: int, covered: NDArray[np.uint64], index: Index, book: Book, snapshot: Snapshot
+    ) -> None:
+        self.shard = shard
+        self.size = size
+        self.covered = covered
+        self.index = index
+        self.book = book
+        self.snapshot = snapshot
+
+    def parts(self, rows: Rows) -> list[tuple[int, int]]:
+        """Ranges of the batch to be sequenced one after another: no id twice in any, except within one chain."""
+        keys = self.keys(rows[:, _ID : _ID + ID_BYTES])
+        order = np.argsort(keys, kind="stable")
+        again = order[1:][keys[order[1:]] == keys[order[:-1]]]
+        if not len(again):
+            return [(0, len(rows))]
+        linked = rows.view(ENTRY_DTYPE).reshape(len(rows))["flags"] & int(Flag.LINKED) != 0
+        cuts = {0}
+        for place in again.tolist():
+            while place and linked[place - 1]:
+                place -= 1
+            cuts.add(place)
+        return list(zip(sorted(cuts), [*sorted(cuts)[1:], len(rows)], strict=True))
+
+    def sequence(self, rows: Rows) -> Part:
+        """Sequence one part: its new entries are settled and in the index's tables afterwards.
+
+        Cost: about 0.4 us an entry that moves no money.
+        """
+        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
+        results = check(rows, self.shard, self.size, self.covered)
+        indices = np.zeros(len(rows), np.uint64)
+        keys = self.keys(rows[:, _ID : _ID + ID_BYTES])
+        self.mark_repeats(rows, keys, results, indices)
+        results = self.settled(rows, results)
+        new = results == Result.OK
+        indices[new] = self.size + np.arange(np.count_nonzero(new), dtype=np.uint64)
+        recorded = np.ascontiguousarray(rows[new])
+        self.insert(recorded, entries[new], keys[new], indices[new])
+        self.size += len(recorded)
+        return Part(results, indices, recorded)
+
+    def keys(self, values: NDArray[np.uint8]) -> Keys:
+        """uint64[n], the index's keys of uint8[n, w]."""
+        return keys_of(np.ascontiguousarray(values), self.index.seed)
+
+    def mark_repeats(self, rows: Rows, keys: Keys, results: NDArray[np.uint8], indices: NDArray[np.uint64]) -> None:
+        """Where an id is recorded already, say so in the results, and where."""
+        places, found = found_many(self.index.tails[Family.ID], keys)
+        maybe = np.flatnonzero(self.index.maybe_flushed(keys))
+        if len(maybe):
+            older, older_found = self.index.runs.find_many(Family.ID, keys[maybe], self.snapshot.segment)
+            places, found = np.concatenate([maybe[older], places]), np.concatenate([older_found, found])
+        for place, index in zip(places.tolist(), found.tolist(), strict=True):
+            recorded = np.frombuffer(self.snapshot.entries(index, index + 1, ENTRY_BYTES), np.uint8)
+            if results[place] == Result.OK and (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all():
+                results[place], indices[place] = compare(recorded, rows[place]), index
+        self.mark_repeats_in_chains(rows, keys, results)
+
+    def mark_repeats_in_chains(self, rows: Rows, keys: Keys, results: NDArray[np.uint8]) -> None:
+        """An id twice in a part is twice in a chain, which fails: the second either repeats the first or is alone."""
+        order = np.argsort(keys, kind="stable")
+        for first, second in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
+            same = keys[first] == keys[second] and (rows[first, 16:32] == rows[second, 16:32]).all()
+            if same and results[second] == Result.OK:
+                results[second] = compare(rows[first], rows[second])
+
+    def settled(self, rows: Rows, results: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The results once chains, money, ownership, erasures and parents within the batch are considered."""
+        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
+        plain = not np.isin(entries["kind"], _SETTLED).any() and not entries["flags"].any()
+        for place in np.flatnonzero((entries["kind"] == Kind.ERASURE) & (results == Result.OK)).tolist():
+            if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None:
+                results[place] = Result.ASSET_NOT_FOUND
+        owners, statuses = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), np.uint8)
+        if not plain:
+            self.book.reserve(len(rows))
+            self.hint(entries, owners, statuses)
+        while True:
+            tried, before = results.copy(), mark(self.book.state)
+            if not plain:
+                apply_batch(self.book.state, rows, self.size, tried, owners, statuses)
+            if not unknown_parents(rows, self.shard, self.size, tried):
+                return tried
+            rollback(self.book.state, before)
+            results[tried == Result.UNKNOWN_PARENT] = Result.UNKNOWN_PARENT
+
+    def hint(self, entries: NDArray[np.void], owners: NDArray[np.uint64], statuses: NDArray[np.uint8]) -> None:
+        """What the log says where the book knows nothing: whose an asset was at first, how a pending transfer ended."""
+        ends = entries["flags"] & _ENDS != 0
+        moves = (entries["kind"] == Kind.OWNERSHIP) & ~ends
+        for place in np.flatnonzero(moves | (ends & np.isin(entries["kind"], _SETTLED))).tolist():
+            subject = entries["subject"][place].tobytes()
+            if ends[place]:
+                if self.book.pending(subject) is None:
+                    statuses[place] = self.end_of(subject)
+            elif self.book.owner(subject) is None:
+                asset = self.entry_of(subject, _ASSETS)
+                if asset is None:
+                    statuses[place] = Result.ASSET_NOT_FOUND
+                else:
+                    owners[place] = np.frombuffer(asset.owner, np.uint64)
+
+    def end_of(self, transfer: bytes) -> Result:
+        """Why a transfer that is not live cannot be ended; `OK` if the log knows nothing of it."""
+        pending = self.entry_of(transfer, (Kind.MONEY, Kind.OWNERSHIP))
+        if pending is None:
+            return Result.OK
+        if not pending.flags & Flag.PENDING:
+            return Result.PENDING_TRANSFER_NOT_PENDING
+        for _, entry in self.entries_with(Family.SUBJECT, transfer):
+            if entry.subject == transfer and entry.flags & _ENDS:
+                return _ENDED[entry.flags & _ENDS]
+        return Result.OK
+
+    def entry_of(self, id_: bytes, kinds: tuple[Kind, ...]) -> Entry | None:
+        """The recorded entry with an id, if it is of one of these kinds."""
+        for _, entry in self.entries_with(Family.ID, id_):
+            if entry.id == id_ and entry.kind in kinds:
+                return entry
+        return None
+
+    def entries_with(self, family: Family, value: bytes) -> list[tuple[int, Entry]]:
+        """(index, entry) of what has the key of a value; whether it has the value is for the caller to see."""
+        key = int(self.keys(np.frombuffer(value, np.uint8).reshape(1, -1))[0])
+        indices = self.index.find(family, key, self.snapshot.segment)
+        return [(index, decode(self.snapshot.entries(index, index + 1, ENTRY_BYTES))) for index in indices]
+
+    def insert(
+        self, rows: Rows, entries: NDArray[np.void], id_keys: Keys, indices: NDArray[np.uint64]
+    ) -> None:
+        """Put recorded entries into the index's tables."""
+        tails = self.index.tails
+        insert_many(tails[Family.ID], id_keys, indices)
+        for family, offset, width, which in (
+            (Family.SUBJECT, _SUBJECT, ID_BYTES, None),
+            (Family.CONTENT, _CONTENT, 2 * ID_BYTES, np.isin(entries["kind"], _WITH_CONTENT)),
+            (Family.OWNER, _OWNER, ID_BYTES, None),
+        ):
+            values = rows[:, offset : offset + width]
+            chosen = values.any(axis=1) if which is None else which & values.any(axis=1)
+            insert_many(tails[family], self.keys(values[chosen]), indices[chosen])
+        self.insert_parents(entries, indices)
+
+    def insert_parents(self, entries: NDArray[np.void], indices: NDArray[np.uint64]) -> None:
+        """The edges from parents, by (index, shard) of the parent."""
+        counts = entries["num_parents"]
+        for number in range(int(counts.max(initial=0))):
+            chosen = counts > number
+            values = np.zeros((np.count_nonzero(chosen), 2), np.uint64)
+            values[:, 0] = entries["parent_indices"][chosen, number]
+            values[:, 1] = entries["parent_shards"][chosen, number]
+            insert_many(self.index.tails[Family.PARENT], self.keys(values.view(np.uint8)), indices[chosen])
+
+
+def refill(index: Index, snapshot: Snapshot, shard: int, size: int, book: Book) -> None:
+    """Put the entries that no run covers back into the index's tables, after opening."""
+    begin = index.runs.num_entries
+    if begin == size:
+        return
+    sequencer = Sequencer(shard, begin, np.zeros(0, np.uint64), index, book, snapshot)
+    rows = as_bytes(from_bytes(snapshot.entries(begin, size, ENTRY_BYTES)))
+    keys = sequencer.keys(rows[:, _ID : _ID + ID_BYTES])
+    sequencer.insert(
+        rows, rows.view(ENTRY_DTYPE).reshape(len(rows)), keys, np.arange(begin, size, dtype=np.uint64)
+    )
