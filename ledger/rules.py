@@ -15,12 +15,20 @@ _AMOUNT_MAX = np.uint64(AMOUNT_MAX)
 _RESERVED = ((73, 74), (224, 240))
 
 
+def _row_dtype() -> np.dtype[np.void]:
+    """An entry as the kernels read it: the fields that matter here (numba knows none that overlap)."""
+    names = ("kind", "flags", "amount", "num_parents", "parent_indices", "parent_shards")
+    columns = zip(*((name, *(ENTRY_DTYPE.fields or {})[name][:2]) for name in names), strict=True)
+    named = dict(zip(("names", "formats", "offsets"), columns, strict=True))
+    return np.dtype(named | {"itemsize": ENTRY_DTYPE.itemsize})
+
+
+_ROW_DTYPE = _row_dtype()
+
+
 @njit(nogil=True, cache=True)
 def _is_zero(row: Any, begin: int, end: int) -> bool:
-    for place in range(begin, end):
-        if row[place]:
-            return False
-    return True
+    return not row[begin:end].any()
 
 
 @njit(nogil=True, cache=True)
@@ -70,7 +78,7 @@ def check(rows: NDArray[np.uint8], shard: int, size: int, covered: NDArray[np.ui
     """
     assert len(covered) == SHARD_MAX + 1
     results = np.zeros(len(rows), np.uint8)
-    _check(rows, rows.view(ENTRY_DTYPE).reshape(len(rows)), shard, size, covered, results)
+    _check(rows, rows.view(_ROW_DTYPE).reshape(len(rows)), shard, size, covered, results)
     return results
 
 
@@ -93,4 +101,4 @@ def _unknown(entries: Any, shard: int, size: int, results: Any) -> int:
 def unknown_parents(rows: NDArray[np.uint8], shard: int, size: int, results: NDArray[np.uint8]) -> int:
     """How many of the entries that are `OK` name a parent that does not come before them after all; their results say
     so now. The others would be recorded one after another from index `size` on."""
-    return int(_unknown(rows.view(ENTRY_DTYPE).reshape(len(rows)), shard, size, results))
+    return int(_unknown(rows.view(_ROW_DTYPE).reshape(len(rows)), shard, size, results))

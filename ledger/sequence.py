@@ -26,9 +26,7 @@ Rows = NDArray[np.uint8]
 
 _ID, _OWNER, _SUBJECT, _CONTENT, _PARENTS = 16, 96, 112, 128, 32
 _SETTLED = np.array([Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP], np.uint8)
-_WITH_CONTENT = np.array(
-    [Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION], np.uint8
-)
+_WITH_CONTENT = np.array([Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION], np.uint8)
 _ASSETS = (Kind.ASSET, Kind.DERIVATION)
 _ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
 _ENDED = {
@@ -112,15 +110,19 @@ class Sequencer:
             places, found = np.concatenate([maybe[older], places]), np.concatenate([older_found, found])
         for place, index in zip(places.tolist(), found.tolist(), strict=True):
             recorded = np.frombuffer(self.snapshot.entries(index, index + 1, ENTRY_BYTES), np.uint8)
-            if results[place] == Result.OK and (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all():
+            if (
+                results[place] == Result.OK
+                and (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all()
+            ):
                 results[place], indices[place] = compare(recorded, rows[place]), index
         self.mark_repeats_in_chains(rows, keys, results)
 
     def mark_repeats_in_chains(self, rows: Rows, keys: Keys, results: NDArray[np.uint8]) -> None:
         """An id twice in a part is twice in a chain, which fails: the second either repeats the first or is alone."""
         order = np.argsort(keys, kind="stable")
-        for first, second in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
-            same = keys[first] == keys[second] and (rows[first, 16:32] == rows[second, 16:32]).all()
+        again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+        for first, second in zip(order[again].tolist(), order[again + 1].tolist(), strict=True):
+            same = (rows[first, _ID : _ID + ID_BYTES] == rows[second, _ID : _ID + ID_BYTES]).all()
             if same and results[second] == Result.OK:
                 results[second] = compare(rows[first], rows[second])
 
@@ -185,9 +187,7 @@ class Sequencer:
         indices = self.index.find(family, key, self.snapshot.segment)
         return [(index, decode(self.snapshot.entries(index, index + 1, ENTRY_BYTES))) for index in indices]
 
-    def insert(
-        self, rows: Rows, entries: NDArray[np.void], id_keys: Keys, indices: NDArray[np.uint64]
-    ) -> None:
+    def insert(self, rows: Rows, entries: NDArray[np.void], id_keys: Keys, indices: NDArray[np.uint64]) -> None:
         """Put recorded entries into the index's tables."""
         tails = self.index.tails
         insert_many(tails[Family.ID], id_keys, indices)
@@ -216,10 +216,10 @@ def refill(index: Index, snapshot: Snapshot, shard: int, size: int, book: Book) 
     """Put the entries that no run covers back into the index's tables, after opening."""
     begin = index.runs.num_entries
     if begin == size:
+        index.refilled(size)
         return
     sequencer = Sequencer(shard, begin, np.zeros(0, np.uint64), index, book, snapshot)
     rows = as_bytes(from_bytes(snapshot.entries(begin, size, ENTRY_BYTES)))
     keys = sequencer.keys(rows[:, _ID : _ID + ID_BYTES])
-    sequencer.insert(
-        rows, rows.view(ENTRY_DTYPE).reshape(len(rows)), keys, np.arange(begin, size, dtype=np.uint64)
-    )
+    sequencer.insert(rows, rows.view(ENTRY_DTYPE).reshape(len(rows)), keys, np.arange(begin, size, dtype=np.uint64))
+    index.refilled(size)
