@@ -14,7 +14,7 @@ from engine.admission import asset_id
 from engine.catalogue import brief_facts, load
 from engine.config import CONFIGS
 from engine.errors import ErrorBody
-from engine.request import Status
+from engine.request import Asset, Status
 from engine.tiers import Tier
 from ledger.errors import ReceiptInvalid
 from ledger.receipt import verify
@@ -41,10 +41,16 @@ def error_of(response: httpx.Response) -> ErrorBody:
     return msgspec.convert(response.json()["error"], ErrorBody, strict=True)
 
 
+@pytest.fixture
+async def first(engine: RunningEngine, http: httpx.AsyncClient) -> Asset:
+    """An asset that is the same for every test that asks for it."""
+    return engine.released(await http.post("/v1/assets", json=body("first", brief={"facts": SCARF}, value_micros=77)))
+
+
 async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
-    engine: RunningEngine, http: httpx.AsyncClient
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
 ) -> None:
-    asset = engine.released(await http.post("/v1/assets", json=body("first", brief={"facts": SCARF}, value_micros=77)))
+    asset = first
     content = await http.get(f"/v1/assets/{asset.asset_id}/content")
     assert content.text == asset.content
     assert hashlib.sha256(content.content).hexdigest() == asset.content_hash
@@ -57,14 +63,13 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
     assert all(fact in words for fact in ("scarf", "teal", "wool"))
 
 
-async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    asset = engine.released(await http.get(f"/v1/assets/{asset_id('public', 'first')}"))
+async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, first: Asset) -> None:
     with pytest.raises(ReceiptInvalid, match="content"):
-        verify(asset.receipt, engine.verifier_keys(), asset.content.encode() + b" ")
+        verify(first.receipt, engine.verifier_keys(), first.content.encode() + b" ")
 
 
-async def test_checkpoints_cover_what_was_released(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    asset = engine.released(await http.get(f"/v1/assets/{asset_id('public', 'first')}"))
+async def test_checkpoints_cover_what_was_released(http: httpx.AsyncClient, first: Asset) -> None:
+    asset = first
     notes = (await http.get("/v1/checkpoint")).json()
     one = (await http.get(f"/v1/checkpoint/{asset.shard}")).text
     assert notes[asset.shard] == one
@@ -116,9 +121,8 @@ async def test_repeats_of_a_request_even_at_the_same_moment_get_one_asset(
     assert len({(asset.asset_id, asset.shard, asset.index, asset.content) for asset in assets}) == 1
 
 
-async def test_a_key_that_was_used_for_another_request_is_a_conflict(
-    engine: RunningEngine, http: httpx.AsyncClient
-) -> None:
+@pytest.mark.usefixtures("first")
+async def test_a_key_that_was_used_for_another_request_is_a_conflict(http: httpx.AsyncClient) -> None:
     other = body("first", brief={"facts": SCARF | {"colour": "Red"}}, value_micros=77)
     answer = await http.post("/v1/assets", json=other)
     assert (answer.status_code, error_of(answer).where) == (409, "idempotency_key")

@@ -49,6 +49,7 @@ async def test_the_async_forms_do_the_same(engine: RunningEngine) -> None:
 
 def test_the_clients_errors_are_the_engines_own(engine: RunningEngine) -> None:
     with connect(f"{engine.url}/") as client:
+        engine.acknowledge(client.mint(BOOTS, **options("client")))
         with pytest.raises(NotFound, match="no policy is called 'none'"):
             client.mint(BOOTS, policy="none")
         with pytest.raises(IdempotencyConflict):

@@ -62,6 +62,26 @@ async def test_a_generator_killed_in_the_middle_of_a_batch_loses_no_request(
     assert outcomes(engine, await post_all(http, requests)) == assets
 
 
+async def test_a_killed_gateway_comes_back_and_a_request_sent_again_with_its_key_gets_its_asset(
+    engine: RunningEngine, http: httpx.AsyncClient
+) -> None:
+    before = dict(engine.acknowledged)
+    requests = bodies("gateway")
+    posted = asyncio.gather(*(http.post("/v1/assets", json=request) for request in requests), return_exceptions=True)
+    await until(lambda: under_way(engine, NUM_REQUESTS), "the generator has claimed them all")
+    killed = engine.kill_replica("Gateway")
+    assert all(isinstance(answer, httpx.TransportError) or answer.status_code >= 500 for answer in await posted)
+    await until(engine.is_healthy, "a generator has found the gateway's successor")
+    successor = engine.replica("Gateway")
+    assert successor is not None
+    assert successor.pid != killed
+    assets = outcomes(engine, await post_all(http, requests))
+    assert any(assets)
+    assert outcomes(engine, await post_all(http, requests)) == assets
+    again = await asyncio.gather(*(http.get(f"/v1/assets/{asset_id}") for asset_id in before))
+    assert [engine.released(answer).content for answer in again] == [asset.content for asset in before.values()]
+
+
 def under_way(engine: RunningEngine, num_requests: int) -> bool:
     """Whether that many requests are open, all of them in a generator's hands."""
     health = engine.health()
