@@ -195,7 +195,7 @@ def choose_products(catalogue: Path | None, num: int) -> tuple[list[Product], st
     shared = Path(os.environ.get("MINTAGE_SHARED", CONFIGS.parent.parent / "shared"), "data", "catalogue.csv")
     path = catalogue or (shared if shared.exists() else CONFIGS / "catalogue.csv")
     products = load_catalogue(path)
-    if path == shared:
+    if path.resolve() == shared.resolve():
         seen = {product.sku for seed, n in DEVELOPED_ON.items() for product in shuffled(products, seed)[:n]}
         products = [product for product in products if product.sku not in seen]
     return shuffled(products, SEED)[:num], path.name if path != CONFIGS / "catalogue.csv" else "configs/catalogue.csv"
