@@ -20,7 +20,8 @@ import orjson
 
 from ledger.entry import ASSET_ID_BYTES, Entry, Kind, Parent, decode, encode, owner_of
 from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LogMismatch, ReceiptInvalid, UnknownParent
-from ledger.log import shard_of_origin
+from ledger.files import create_once
+from ledger.log import begun_path, shard_of_origin
 from ledger.merkle import (
     Frontier,
     consistency_proof,
@@ -113,7 +114,8 @@ class Shard:
             signer: the shard's own, from `ledger.log.open_keys`.
             covers: which entries of other shards may be parents; none by default.
         Raises:
-            LedgerLocked, LedgerFull, LedgerCorrupt: see `Store.open`; or the last checkpoint is not the shard's.
+            LedgerLocked, LedgerFull, LedgerCorrupt: see `Store.open`; or the last checkpoint is not the shard's; or
+                the shard was begun before and nothing is left of it.
             LogMismatch: the signer is another shard's, or the shard another log's.
         """
         if shard_of_origin(signer.name) != shard:
@@ -315,16 +317,32 @@ class Shard:
                 )
 
     def _begin_or_resume(self) -> None:
-        """Publish the empty tree in a new shard; in any other, check that the last checkpoint is this signer's."""
+        """Publish the empty tree in a new shard; in any other, check that the last checkpoint is this signer's.
+
+        The file that says that the shard was begun comes after the empty tree and before anything is given out. Where
+        a crash fell between the two, the next open finds an empty tree and writes the file.
+        """
+        begun = begun_path(self._store.path)
         with self._store.read() as snapshot:
             head = snapshot.head()
             num_rows = snapshot.num_rows("entries")
-        if head is None:
-            if num_rows:
-                raise _corrupt("entries without a head", "head")
+        if head is not None:
+            self._check_head(head, num_rows)
+        elif num_rows:
+            raise _corrupt("entries without a head", "head")
+        elif begun.exists():
+            raise LedgerCorrupt(
+                "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
+                where=str(begun),
+                fix="Restore the shard's directory from a copy.",
+            )
+        else:
             with self._store.write() as batch:
                 self._publish(batch, Frontier(0, {}))
-            return
+        create_once(begun, f"{self._signer.name}\n".encode(), 0o644)
+
+    def _check_head(self, head: Head, num_rows: int) -> None:
+        """The last checkpoint is this signer's, and of as many entries as there are."""
         with _corrupt_if_invalid("head"):
             origin = head.checkpoint.partition("\n")[0]
             if origin != self._signer.name:
