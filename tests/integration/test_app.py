@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from running import RunningEngine, deadline_ms, until
+from running import DEADLINE_MS, RunningEngine, until
 
 from actors.api import BODY_BYTES_MAX
 from engine.admission import asset_id
@@ -28,7 +28,7 @@ SCARF = {"article": "Scarf", "colour": "Teal", "material": "Wool"}
 def body(key: str, **fields: Any) -> dict[str, Any]:
     """A request with time enough on any machine."""
     brief = {"facts": SCARF, "policy": "quick"}
-    return {"brief": brief, "idempotency_key": key, "deadline_ms": deadline_ms()} | fields
+    return {"brief": brief, "idempotency_key": key, "deadline_ms": DEADLINE_MS} | fields
 
 
 def status_of(response: httpx.Response) -> Status:

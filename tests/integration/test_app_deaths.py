@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from running import RunningEngine, deadline_ms, until
+from running import DEADLINE_MS, RunningEngine, until
 
 from engine.request import Asset, Status
 
@@ -24,7 +24,7 @@ def bodies(key: str) -> list[dict[str, Any]]:
         {
             "brief": {"facts": {"article": article, "colour": colour}, "policy": "quick"},
             "tier": "flex",
-            "deadline_ms": deadline_ms(),
+            "deadline_ms": DEADLINE_MS,
             "idempotency_key": f"{key} {colour}",
         }
         for article, colour in zip(articles, COLOURS[:NUM_REQUESTS], strict=False)
