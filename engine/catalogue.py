@@ -15,6 +15,7 @@ import msgspec
 
 from engine.admission import control_character, has_markup
 from engine.errors import InvalidRequest
+from gate.numbers import CURRENCY_CODES
 
 COLUMNS = (
     "sku",
@@ -45,16 +46,6 @@ PROBLEMS_MAX = 20
 # Three decimals at most: no currency of ISO 4217 that shops use has more.
 _PRICE = re.compile(r"\d{1,12}(?:\.\d{1,3})? ([A-Z]{3})", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
-# Source: ISO 4217, list one (national currencies; funds, metals and test codes left out).
-_ISO_4217 = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF "
-    "CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG "
-    "HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA "
-    "MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD "
-    "RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX "
-    "USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG"
-)
-_CURRENCIES = frozenset(_ISO_4217.split())
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -259,7 +250,7 @@ def _check_cell(row: int, column: str, value: str, problems: _Problems) -> None:
 
 def _is_price(value: str) -> bool:
     price = _PRICE.fullmatch(value)
-    return price is not None and price[1] in _CURRENCIES
+    return price is not None and price[1] in CURRENCY_CODES
 
 
 def _short(name: str) -> str:

@@ -33,7 +33,8 @@ _CURRENCIES = (
     ("CHF", "chf francs"),
     ("a coin", "cent cents pence"),
 )
-CURRENCIES = {code.lower(): code for code in _ISO_4217.split()} | {
+CURRENCY_CODES = frozenset(_ISO_4217.split())
+CURRENCIES = {code.lower(): code for code in CURRENCY_CODES} | {
     spelling: code for code, spellings in _CURRENCIES for spelling in spellings.split()
 }
 SIZE_REGIONS = word_set("uk eu us ind")

@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from gate.errors import PolicyError
+from gate.vocabulary import KINDS, Kind
 
 POLICY_BYTES_MAX = 256 * 1024
 TERMS_MAX = 1000
@@ -22,20 +23,6 @@ WORDS_MAX = 400
 SENTENCES_MAX = 40
 RETRIES_MAX = 10
 
-Kind = Literal[
-    "colour",
-    "material",
-    "article",
-    "gender",
-    "season",
-    "usage",
-    "size",
-    "origin",
-    "brand",
-    "pattern",
-    "sleeve",
-    "fit",
-]
 # The vocabulary is English; another language needs a lexicon of its own before a policy may ask for it.
 Language = Literal["en"]
 Term = Annotated[str, msgspec.Meta(min_length=1, max_length=TERM_CHARS_MAX, pattern=r"\w")]
@@ -77,20 +64,7 @@ class FactRules(Strict, frozen=True):
     """
 
     must_state: tuple[FactKey, ...] = ("article", "colour", "material", "price", "size", "gender")
-    may_not_contradict: tuple[Kind, ...] = (
-        "colour",
-        "material",
-        "article",
-        "gender",
-        "season",
-        "usage",
-        "size",
-        "origin",
-        "brand",
-        "pattern",
-        "sleeve",
-        "fit",
-    )
+    may_not_contradict: tuple[Kind, ...] = KINDS
 
 
 class Repetition(Strict, frozen=True):

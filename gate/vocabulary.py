@@ -15,12 +15,12 @@ The words of a fact are read without rule 2, because a fact of one word has no n
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from gate import idioms, lexicon, nouns
 from gate.phrases import PhraseTable, Token, plural, word_set, words_of
 
-KINDS = (
+Kind = Literal[
     "colour",
     "material",
     "article",
@@ -33,7 +33,8 @@ KINDS = (
     "pattern",
     "sleeve",
     "fit",
-)
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 # Other spellings of a fact's key.
 KEY_SPELLINGS = {"color": "colour", "colors": "colour", "colours": "colour"}
 EDGE = "|"
