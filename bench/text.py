@@ -64,7 +64,6 @@ SHARE_PER_PLACE = 2  # products of a round for each place in flight, at the leas
 PLAIN_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 NUM_FULL, NUM_QUICK = 400, 4
 COUNT_S = 0.5
-FULL_S_MIN = 5.0
 SEED = 2
 DEVELOPED_ON = {0: 400, 5: 96}  # seeds of a shuffle, and how many of its first products we looked at
 GIB = 1 << 30
@@ -227,7 +226,7 @@ def measure(
         first_asset_s = wait_first_asset(engine, url, products[0], start_s)
         if early is not None:
             early.read()
-        rows, rates, memory = asyncio.run(mint_measured(engine, url, products, prefix, num_in_flight))
+        rows, ours, memory = asyncio.run(mint_measured(engine, url, products, prefix, num_in_flight))
     finally:
         engine.stop(at_once=quick)
     attempts = attempts_of(config, products, rows, prefix)
@@ -243,7 +242,9 @@ def measure(
             answers.append(bare.read())
         finally:
             bare.stop(at_once=True)
-    baseline = max((msgspec.convert(answer, Rates) for answer in answers), key=lambda rates: rates.full_drafts_per_s)
+    baseline = max((msgspec.convert(answer, Rates) for answer in answers), key=lambda found: found.full_drafts_per_s)
+    if num_in_flight == len(products):  # no product ever waited: whole runs are compared
+        baseline.full_drafts_per_s = baseline.drafts_per_s
     texts = msgspec.msgpack.decode(file.with_suffix(".texts").read_bytes(), type=dict[str, str])
     released = [row.asset for row in rows if row.asset is not None]
     same = [texts[f"{asset.asset_id}/{asset.num_attempts - 1}"] == asset.content for asset in released]
@@ -251,7 +252,7 @@ def measure(
         first_asset_s=first_asset_s,
         rss_gib=memory[0],
         pss_gib=memory[1],
-        engine=rates,
+        engine=ours,
         bare=baseline,
         num_attempts=len(attempts),
         same_text_rate=sum(same) / max(len(same), 1),
@@ -299,7 +300,8 @@ async def mint_measured(
         counting.cancel()
         counts.append(await count(client, url))
     sampler.join()
-    return rows, rates(counts, last_begun_s), sampled[0]
+    full_end_s = last_begun_s if num_in_flight < len(products) else counts[-1].time_s
+    return rows, rates(counts, full_end_s), sampled[0]
 
 
 class Count(msgspec.Struct):
@@ -323,13 +325,12 @@ async def count_on(client: httpx.AsyncClient, url: str, counts: list[Count]) -> 
         counts.append(await count(client, url))
 
 
-def rates(counts: list[Count], last_begun_s: float) -> Rates:
-    """Rates from the first count to the last; where nothing ever waited to be begun, all of it is the full part."""
+def rates(counts: list[Count], full_end_s: float) -> Rates:
+    """Rates from the first count to the last, and to the moment from which on fewer are in flight."""
     start, last = counts[0], counts[-1]
     drafts = [row.num_drafts - start.num_drafts for row in counts]
-    wall_s = last.time_s - start.time_s
-    full_s = last_begun_s - start.time_s if last_begun_s - start.time_s > FULL_S_MIN else wall_s
-    num_full = float(np.interp(start.time_s + full_s, [row.time_s for row in counts], drafts))
+    full_s, wall_s = full_end_s - start.time_s, last.time_s - start.time_s
+    num_full = float(np.interp(full_end_s, [row.time_s for row in counts], drafts))
     return Rates(num_full / full_s, drafts[-1] / wall_s, (last.num_tokens - start.num_tokens) / wall_s, drafts[-1])
 
 

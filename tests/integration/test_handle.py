@@ -1,7 +1,6 @@
 """A plain Serve handle, from a second driver in the same Ray cluster."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -42,7 +41,6 @@ def test_a_handle_mints_what_is_right_and_says_what_is_wrong_with_the_rest(engin
     ran = subprocess.run(
         [sys.executable, "-c", DRIVER, engine.ray_address(), json.dumps(bodies)],
         cwd=ROOT,
-        env=os.environ | {"RAY_AUTH_MODE": "token"},  # Ray's default only for who does not name the address
         capture_output=True,
         text=True,
         timeout=REQUEST_S_MAX,
