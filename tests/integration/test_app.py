@@ -137,7 +137,6 @@ async def test_who_does_not_wait_gets_202_and_the_asset_at_location(
     assert asset.asset_id == asset_id("public", "async")
 
 
-HASTY_CLIENTS = 5
 BAD_INPUTS: list[tuple[str, bytes | dict[str, Any], int, str, str]] = [
     ("not JSON", b'{"brief": ', 400, "invalid_request", "body"),
     ("not UTF-8", b'{"brief": {"facts": {"article": "\xff"}}}', 400, "invalid_request", "body"),
@@ -200,25 +199,40 @@ async def test_what_is_not_there_is_said_in_the_same_form(
     assert error_of(answer).fix
 
 
-async def test_a_client_that_goes_away_stops_its_request(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    for number in range(HASTY_CLIENTS):  # a draft may be accepted before its client is gone; then it is an asset
-        num_drafts_before = engine.health()["num_drafts"]
-        waiting = asyncio.create_task(http.post("/v1/assets", json=body(f"abandoned {number}")))
-        await until(lambda: engine.health()["num_open"] == 1, "the request is open")
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await until(lambda: engine.health()["num_open"] == 0, "the request is closed")
-        answer = await http.get(f"/v1/assets/{asset_id('public', f'abandoned {number}')}")
-        status = status_of(answer)
-        if status.state != "released":
-            break
-        engine.released(answer)
+@pytest.mark.parametrize("pause_s", [None, 0.0, 0.1], ids=["in one write", "in two writes", "body after a pause"])
+async def test_a_client_that_goes_away_stops_its_request(
+    engine: RunningEngine, http: httpx.AsyncClient, pause_s: float | None
+) -> None:
+    num_drafts_before = engine.health()["num_drafts"]
+    request = body(f"abandoned {pause_s}", brief={"facts": SCARF, "policy": "never"})
+    client = await send(engine, request, pause_s)
+    await until(lambda: engine.health()["num_open"] == 1, "the request is open")
+    client.close()
+    await until(lambda: engine.health()["num_open"] == 0, "the request is closed")
+    answer = await http.get(f"/v1/assets/{asset_id('public', request['idempotency_key'])}")
+    status = status_of(answer)
     assert status.state == "cancelled"
     assert status.error is not None
     assert status.error.code == "cancelled"
     num_drafts = engine.health()["num_drafts"]
     assert num_drafts <= num_drafts_before + 1
     # Had anything gone on without its client, it would hand in its drafts while this one is written.
-    asset = engine.released(await http.post("/v1/assets", json=body("after the abandoned one")))
+    asset = engine.released(await http.post("/v1/assets", json=body(f"after the abandoned one {pause_s}")))
     assert engine.health()["num_drafts"] == num_drafts + asset.num_attempts
     assert (await http.get(f"/v1/assets/{status.asset_id}/content")).status_code == 404
+
+
+async def send(engine: RunningEngine, request: dict[str, Any], pause_s: float | None) -> asyncio.StreamWriter:
+    """A client that has sent a request, its body apart from its headers unless `pause_s` is None, and reads nothing."""
+    data = msgspec.json.encode(request)
+    head = f"POST /v1/assets HTTP/1.1\r\nHost: mintage\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    _, client = await asyncio.open_connection("127.0.0.1", engine.port)
+    if pause_s is None:
+        client.write(head + data)
+    else:
+        client.write(head)
+        await client.drain()
+        await asyncio.sleep(pause_s)
+        client.write(data)
+    await client.drain()
+    return client

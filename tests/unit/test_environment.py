@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = "import actors.environment, os; print(os.environ['{name}'])"
 
 
-def imported(name: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def imported(name: str, program: str = PROGRAM, **environment: str) -> "subprocess.CompletedProcess[str]":
     """What a fresh interpreter that imports the module says of a variable."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    command = [sys.executable, "-c", PROGRAM.format(name=name)]
+    command = [sys.executable, "-c", program.format(name=name)]
     return subprocess.run(command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True)
 
 
@@ -34,3 +34,10 @@ def test_an_engine_that_nobody_would_guard_does_not_start() -> None:
 def test_a_message_between_actors_may_be_larger_than_any_batch() -> None:
     bytes_max = int(imported("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH").stdout)
     assert bytes_max >= 4 * BATCH_BYTES_MAX
+
+
+def test_haproxy_is_started_without_splicing() -> None:
+    told = "import actors.environment, os, subprocess; subprocess.run([os.environ['{name}'], '-v'], check=True)"
+    assert "HAProxy version" in imported("RAY_SERVE_HAPROXY_BINARY_PATH", told).stdout
+    shown = "import actors.environment, os; print(open(os.environ['{name}']).read())"
+    assert ' -dS "$@"' in imported("RAY_SERVE_HAPROXY_BINARY_PATH", shown).stdout
