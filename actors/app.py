@@ -1,7 +1,6 @@
 """The application: deployments put together, started and stopped. Only here do plain classes meet Serve."""
 
 import functools
-import itertools
 import logging
 import shutil
 import time
@@ -125,9 +124,8 @@ def handle() -> Any:
     """A plain Serve handle of the gateway, for programs inside the same Ray cluster; made and used in an event loop:
     `await handle().mint.remote([...])`.
 
-    They join it with `ray.init(address="auto")`. Where several clusters run it takes the address, and
-    RAY_AUTH_MODE=token in the environment: Ray guards every cluster with the user's token, and presents it unasked
-    only with "auto".
+    They join it with `ray.init(address="auto")`, or, where several clusters run, with its address. They import this
+    module before ray: Ray guards the cluster with its user's token, and importing this makes it present the token.
     """
     return serve.get_app_handle(APP)
 
@@ -171,8 +169,9 @@ def wait_healthy(url: str) -> None:
     """Until a generator pulls and HAProxy lets requests through; or until the pool has failed, which says why."""
     until_s = time.monotonic() + START_S_MAX
     last = "no answer"
+    num_polls = 0
     with httpx.Client(timeout=5, trust_env=False) as client:
-        for num_polls in itertools.count():
+        while time.monotonic() < until_s:
             try:
                 response = client.get(f"{url}/healthz")
                 if response.is_success:
@@ -180,11 +179,9 @@ def wait_healthy(url: str) -> None:
                 last = response.text
             except httpx.HTTPError as error:
                 last = repr(error)
-            failure = "" if num_polls % POLLS_PER_STATUS else deployment_messages(TEXT_POOL)
-            if failure:
+            if num_polls % POLLS_PER_STATUS == 0 and (failure := deployment_messages(TEXT_POOL)):
                 raise StartFailed(failure, where="text pool", fix="Mend the cause and start again.")
-            if time.monotonic() > until_s:
-                break
+            num_polls += 1
             time.sleep(POLL_S)
     raise StartFailed(f"not healthy after {START_S_MAX:g} s: {last}", where=url, fix="See the logs in /tmp/ray.")
 

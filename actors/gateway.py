@@ -8,16 +8,17 @@ import msgspec
 from fastapi import FastAPI
 
 from actors.api import build_api
-from actors.hop import Handle, RemoteStages, encode
+from actors.hop import Handle, RemoteStages, answering, encode
 from engine.admission import convert
 from engine.config import Config
-from engine.errors import MintageError
+from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import Draft
 from engine.request import Asset, Status
 from engine.service import Service
 from gate.policy import Policy
 
 EXPIRE_EVERY_S = 1.0
+MINT_SIZE_MAX = 1024  # its answer, some 10 KiB an asset, is one message (actors.environment)
 
 
 class Gateway:
@@ -54,19 +55,37 @@ class Gateway:
             self.service.pool.expire()
             await asyncio.sleep(EXPIRE_EVERY_S)
 
+    @answering
     async def pull(self, worker_id: str, capacity: int, wait_s: float, number: int) -> bytes:
         """A generator asks for work (see `Pool.pull`); an encoded `Inbox`."""
         return encode(await self.service.pool.pull(worker_id, capacity, wait_s, number))
 
-    async def complete(self, worker_id: str, drafts: bytes) -> None:
-        """A generator hands in encoded drafts (see `Pool.complete`)."""
+    @answering
+    async def complete(self, worker_id: str, drafts: bytes) -> bytes:
+        """A generator hands in encoded drafts (see `Pool.complete`); an encoded nothing."""
         self.service.pool.complete(worker_id, self.drafts_decoder.decode(drafts))
+        return encode(None)
+
+    @answering
+    async def leave(self, worker_id: str) -> bytes:
+        """A generator goes in good order (see `Pool.leave`); an encoded nothing."""
+        self.service.pool.leave(worker_id)
+        return encode(None)
 
     async def mint(self, bodies: list[dict[str, Any]], wait_s: float = 600.0) -> list[Status]:
         """The plain Serve handle's call: requests as in the HTTP API, all at once; one status each, in order.
 
         A body that breaks a rule gets a `failed` status with the error; the others go on.
+
+        Raises:
+            InvalidRequest: more than MINT_SIZE_MAX bodies; nothing was started.
         """
+        if len(bodies) > MINT_SIZE_MAX:
+            raise InvalidRequest(
+                f"{len(bodies)} requests in one call, at most {MINT_SIZE_MAX} are taken",
+                where="bodies",
+                fix="Send them in several calls.",
+            )
         return list(await asyncio.gather(*(self.mint_one(body, wait_s) for body in bodies)))
 
     async def mint_one(self, body: dict[str, Any], wait_s: float) -> Status:

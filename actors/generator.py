@@ -2,13 +2,16 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from actors.hop import Handle, RemotePool
 from engine.config import Config
 from engine.embedded import open_text_generator
 from engine.generators.contract import Generator
 from engine.worker import work
+
+FAREWELL_S_MAX = 2.0  # the worker's own (actors.hop.LEAVE_S_MAX) and some; Serve kills after actors.app.DRAIN_S
 
 
 class GeneratorActor:
@@ -30,6 +33,7 @@ class GeneratorActor:
     ) -> None:
         self.generator = open_generator(config)
         self.worker_id = f"{self.generator.info.name}-{uuid.uuid4().hex[:8]}"
+        self.step_s_max = config.text.step_s_max
         self.gateway = gateway
         self.task: asyncio.Task[None] | None = None
 
@@ -37,7 +41,8 @@ class GeneratorActor:
         """Begin to pull; called by the first health check, which Serve makes inside the replica's event loop."""
         if self.task is None:
             port = RemotePool(self.gateway())
-            self.task = asyncio.get_running_loop().create_task(work(self.generator, port, self.worker_id))
+            working = work(self.generator, port, self.worker_id, step_s_max=self.step_s_max)
+            self.task = asyncio.get_running_loop().create_task(working)
 
     async def check_health(self) -> None:
         """Serve's health check.
@@ -50,3 +55,14 @@ class GeneratorActor:
         if self.task.done():
             self.task.result()
             raise RuntimeError("the generator's worker ended")
+
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Serve's farewell: it awaits what this returns, if anything still runs."""
+        task = getattr(self, "task", None)
+        return None if task is None or task.done() else farewell(task)
+
+
+async def farewell(worker: "asyncio.Task[None]") -> None:
+    """Let the worker tell the gateway that it goes, so that what it holds is given to others at once."""
+    worker.cancel()
+    await asyncio.wait({worker}, timeout=FAREWELL_S_MAX)

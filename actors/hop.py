@@ -1,32 +1,71 @@
 """Hops between actors: micro-batches of msgpack through Serve handles.
 
-Every hop between our actors takes `bytes` and returns `bytes`: one message a batch, encoded once, nothing to pickle.
+What a hop carries, either way, is encoded here, one message a batch. So are the errors of the actors: an answer is the
+result or the actor's own error, as data. How Serve carries a raised error depends on its transport (raw over gRPC, in a
+`RayTaskError` by object reference), and it raises errors of its own of many kinds, `RuntimeError` among them. With ours
+out of the way, whatever a call raises means one thing: no answer.
+
+Turned down: telling the two apart by the type of what was raised.
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol
 
 import msgspec
-from ray.exceptions import RayTaskError
 
 from engine.batcher import Batcher
-from engine.errors import Unavailable, describe, rebuild
+from engine.errors import ErrorBody, MintageError, Unavailable, describe, rebuild
 from engine.generators.contract import Draft
 from engine.pool import Inbox
-from engine.records import Commit, Outcome
+from engine.records import Commit, Outcome, found
 from engine.request import shard_of
 from gate.verdict import Case, Verdict
 
 BATCH_SIZE_MAX = 256
+BATCH_BYTES_MAX = 8 << 20  # an eighth of what Serve takes (actors.environment): an answer may be larger than its batch
 CALLS_MAX = 4
 HOP_S_MAX = 15.0  # a commit waits for the disk, and a replica may be starting; nothing else takes long
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # after that, every 5 s
+LEAVE_S_MAX = 1.0
+NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 
+P = ParamSpec("P")
 encode = msgspec.msgpack.encode
 log = logging.getLogger("mintage")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What an actor answers: its encoded result, or the error in its place."""
+
+    result: msgspec.Raw = NOTHING
+    error: ErrorBody | None = None
+
+
+class NoAnswer(Unavailable):
+    """A call brought no answer; nothing is known of its fate."""
+
+
+answers = msgspec.msgpack.Decoder(Answer)
+
+
+def answering(method: Callable[P, Awaitable[bytes]]) -> Callable[P, Coroutine[Any, Any, bytes]]:
+    """A method for hops: what it returns, or the error it raises, comes back as an encoded `Answer`."""
+
+    @functools.wraps(method)
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        try:
+            return encode(Answer(msgspec.Raw(await method(*args, **kwargs))))
+        except Exception as error:
+            body = describe(error)
+            if body.code == MintageError.code:
+                log.exception("a hop failed for a defect")
+            return encode(Answer(error=body))
+
+    return answer
 
 
 class Handle(Protocol):
@@ -35,28 +74,50 @@ class Handle(Protocol):
     def __getattr__(self, name: str) -> Any: ...
 
 
-def caller(method: Any, result_type: Any, where: str) -> Callable[[list[Any]], Awaitable[list[Any]]]:
-    """A `Batcher` send over a handle's method.
+async def ask(where: str, method: Any, *args: Any) -> msgspec.Raw:
+    """Call an `answering` method of a handle; its encoded result.
 
     Raises:
-        Unavailable: the actor died, cannot be reached, or did not answer in time; nothing is known of the batch's fate.
+        NoAnswer: the actor died, cannot be reached, or did not answer in time.
         MintageError: what the actor itself raised.
+    """
+    try:
+        async with asyncio.timeout(HOP_S_MAX):
+            data = await method.remote(*args)
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+            raise  # we are; else an actor that is being stopped has cancelled its side, and Serve raises that here
+        raise NoAnswer(
+            f"no answer: {type(error).__name__}",
+            where=where,
+            fix="It is started anew; send the request again with its idempotency key.",
+        ) from error
+    answer = answers.decode(data)
+    if answer.error is not None:
+        raise rebuild(answer.error)
+    return answer.result
+
+
+def is_being_cancelled() -> bool:
+    """Whether somebody has asked the running task to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def caller(method: Any, result_type: Any, where: str) -> Callable[[list[Any]], Awaitable[list[Any]]]:
+    """A `Batcher` send over a handle's method; a batch of more than BATCH_BYTES_MAX goes in parts, one after the other.
+
+    Raises:
+        NoAnswer, MintageError: see `ask`.
     """
     decoder = msgspec.msgpack.Decoder(list[result_type])
 
     async def send(batch: list[Any]) -> list[Any]:
-        try:
-            async with asyncio.timeout(HOP_S_MAX):
-                answer = await method.remote(encode(batch))
-        except RayTaskError as error:  # the actor is alive and said no
-            raise rebuild(describe(error.cause or error)) from error
-        except Exception as error:
-            raise Unavailable(
-                f"no answer: {type(error).__name__}",
-                where=where,
-                fix="It is started anew; send the request again with its idempotency key.",
-            ) from error
-        return decoder.decode(answer)
+        data = encode(batch)
+        if len(data) > BATCH_BYTES_MAX and len(batch) > 1:
+            middle = len(batch) // 2
+            return await send(batch[:middle]) + await send(batch[middle:])
+        return decoder.decode(await ask(where, method, data))
 
     return send
 
@@ -77,9 +138,9 @@ class RemoteStages:
         self.committers = [self.batcher(shard.commit, n, num_calls_max=1) for n, shard in enumerate(shards)]
         self.finders = [self.batcher(shard.find, n, num_calls_max=CALLS_MAX) for n, shard in enumerate(shards)]
 
-    def batcher(self, method: Any, num_shard: int, *, num_calls_max: int) -> Batcher[Any, Outcome]:
+    def batcher(self, method: Any, shard: int, *, num_calls_max: int) -> Batcher[Any, Outcome]:
         """A batcher in front of a shard's method."""
-        send = caller(method, Outcome, f"ledger shard {num_shard}")
+        send = caller(method, Outcome, f"ledger shard {shard}")
         return Batcher(send, batch_size_max=BATCH_SIZE_MAX, num_calls_max=num_calls_max)
 
     async def assess(self, case: Case) -> Verdict:
@@ -91,11 +152,11 @@ class RemoteStages:
 
     async def find(self, asset_id: str) -> Outcome:
         finder = self.finders[shard_of(asset_id, self.num_shards)]
-        return await retried(lambda: finder(asset_id))
+        return found(await retried(lambda: finder(asset_id)))
 
     async def checkpoints(self) -> list[str]:
-        answers = await asyncio.gather(*(retried(partial(send, [])) for send in self.checkpointers))
-        return [note for answer in answers for note in answer]
+        batches = await asyncio.gather(*(retried(functools.partial(send, [])) for send in self.checkpointers))
+        return [note for batch in batches for note in batch]
 
 
 async def retried(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -119,25 +180,30 @@ class RemotePool:
 
     async def pull(self, worker_id: str, capacity: int, wait_s: float) -> Inbox:
         self.num_pulls += 1
-        return self.decoder.decode(await self.patiently("pull", worker_id, capacity, wait_s, self.num_pulls))
+        return self.decoder.decode(await patiently(self.gateway.pull, worker_id, capacity, wait_s, self.num_pulls))
 
     async def complete(self, worker_id: str, drafts: list[Draft]) -> None:
-        await self.patiently("complete", worker_id, encode(drafts))
+        await patiently(self.gateway.complete, worker_id, encode(drafts))
 
-    async def patiently(self, method: str, *args: Any) -> Any:
-        """Call until the gateway answers. One that was started anew knows nothing of old claims and drops their drafts.
+    async def leave(self, worker_id: str) -> None:
+        """Once, and not for long: where it fails, the lease ends what the worker held."""
+        with contextlib.suppress(MintageError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S_MAX):
+                await ask("gateway", self.gateway.leave, worker_id)
 
-        Raises:
-            RayTaskError: the gateway answered with an error; a defect, which ends the worker.
-        """
-        num_failures = 0
-        while True:
-            try:
-                return await getattr(self.gateway, method).remote(*args)
-            except RayTaskError:
-                raise
-            except Exception as error:
-                pause_s = RETRY_S[min(num_failures, len(RETRY_S) - 1)]
-                num_failures += 1
-                log.warning("the gateway does not answer (%s); again in %s s", type(error).__name__, pause_s)
-                await asyncio.sleep(pause_s)
+
+async def patiently(method: Any, *args: Any) -> msgspec.Raw:
+    """Call until the gateway answers. One that was started anew knows nothing of old claims and drops their drafts.
+
+    Raises:
+        MintageError: the gateway answered with an error; a defect, which ends the worker.
+    """
+    num_failures = 0
+    while True:
+        try:
+            return await ask("gateway", method, *args)
+        except NoAnswer as error:
+            pause_s = RETRY_S[min(num_failures, len(RETRY_S) - 1)]
+            num_failures += 1
+            log.warning("%s; again in %s s", error.body.what, pause_s)
+            await asyncio.sleep(pause_s)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from actors.hop import encode
+from actors.hop import answering, encode
 from engine.config import Config
 from engine.embedded import GIB
 from engine.errors import describe
@@ -18,14 +18,15 @@ from ledger.log import open_keys
 class LedgerShard:
     """The one writer of one shard; a second one is refused by the shard's lock."""
 
-    def __init__(self, config: Config, num_shard: int) -> None:
+    def __init__(self, config: Config, shard: int) -> None:
         keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
         map_bytes = int(config.ledger.map_gib * GIB)
-        self.keeper = ShardKeeper(config.ledger_path, keys, num_shard, map_bytes=map_bytes, now_ms=unix_ms)
+        self.keeper = ShardKeeper(config.ledger_path, keys, shard, map_bytes=map_bytes, now_ms=unix_ms)
         self.commits = msgspec.msgpack.Decoder(list[Commit])
         self.ids = msgspec.msgpack.Decoder(list[str])
         self.writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
 
+    @answering
     async def commit(self, batch: bytes) -> bytes:
         """Encoded commits in, encoded outcomes out, in order. A full disk is an outcome of every item of the batch."""
         items = self.commits.decode(batch)
@@ -35,10 +36,12 @@ class LedgerShard:
             outcomes = [Outcome(error=describe(error))] * len(items)
         return encode(outcomes)
 
+    @answering
     async def find(self, batch: bytes) -> bytes:
         """Encoded asset ids in, encoded outcomes out, in order."""
         return encode(self.keeper.find(self.ids.decode(batch)))
 
+    @answering
     async def checkpoint(self, _: bytes) -> bytes:
         """The newest signed checkpoint, as an encoded list of one."""
         return encode([self.keeper.shard.checkpoint()])

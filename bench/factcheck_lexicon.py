@@ -24,6 +24,7 @@ khaki, taupe, ecru, ivory, off white, charcoal, gunmetal, anthracite, ochre, sep
 silver, gold = golden, bronze, copper, rose gold, white gold, nude, tortoise = tortoiseshell
 multicolour = multicolor = multicoloured = multicolored = multi colour = multi coloured = multi colored = multi
 colourless = colorless
+bluish, reddish, greenish, yellowish, brownish, pinkish, purplish, greyish = grayish, whitish, blackish
 alice blue, antique white, blanched almond, blue violet, burly wood, cadet blue, cornflower, cornflower blue
 dark orchid, dark salmon, dark slate blue, deep pink, deep sky blue, dim gray, dodger blue, fire brick, floral white
 forest green, gainsboro, ghost white, golden rod, green yellow, honeydew, hot pink, indian red
@@ -188,12 +189,33 @@ sweden = swedish, denmark = danish, norway = norwegian, finland = finnish, scand
 india = indian, japan = japanese, china = chinese, korea = korean, vietnam = vietnamese, thailand = thai
 bangladesh, pakistan, nepal = nepalese, turkey = turkish, morocco = moroccan, egypt = egyptian, persia = persian
 america = american = usa, mexico = mexican, brazil = brazilian, peru = peruvian, canada = canadian
-australia = australian, europe = european, paris = parisian, milan, london, new york, tokyo, florence
+australia = australian, europe = european, paris = parisian, milan = milanese
+london, new york, tokyo, florence = florentine
+belgium = belgian, netherlands = dutch = holland, luxembourg, iceland = icelandic, wales = welsh, poland
+czech = czechia, slovakia = slovak, slovenia = slovenian, hungary = hungarian, romania = romanian, croatia = croatian
+bulgaria = bulgarian, serbia = serbian, bosnia = bosnian, albania = albanian, macedonia = macedonian
+estonia = estonian, latvia = latvian, lithuania = lithuanian, ukraine = ukrainian, russia = russian, belarus
+georgia, armenia = armenian, malta = maltese, cyprus = cypriot, israel = israeli, lebanon = lebanese, syria = syrian
+jordan = jordanian, iran = iranian, iraq = iraqi, afghanistan = afghan, saudi arabia = saudi, dubai, qatar
+tunisia = tunisian, algeria = algerian, libya = libyan, ethiopia = ethiopian, kenya = kenyan, ghana = ghanaian
+nigeria = nigerian, senegal, uganda, tanzania, rwanda, mauritius, madagascar, south africa = south african
+africa = african, asia = asian, sri lanka = sri lankan, myanmar = burmese, cambodia = cambodian, laos, malaysia
+indonesia = indonesian, philippines = filipino, singapore, taiwan = taiwanese, hong kong, mongolia = mongolian
+argentina = argentinian = argentine, chile = chilean, colombia = colombian, bolivia = bolivian, ecuador, uruguay
+guatemala = guatemalan, honduras, cuba = cuban, jamaica = jamaican, new zealand, hawaii = hawaiian
+california = californian, texas = texan, tuscany = tuscan, bavaria = bavarian, provence, andalusia, catalonia
+berlin, munich, hamburg, vienna = viennese, zurich, geneva, madrid, barcelona, lisbon, porto, rome = roman, naples
+venice = venetian, copenhagen, stockholm, oslo, helsinki, amsterdam, brussels, antwerp, dublin, edinburgh, manchester
+sheffield, istanbul, athens, prague, budapest, warsaw, moscow, delhi, mumbai, jaipur, kolkata, chennai, dhaka
+karachi, shanghai, beijing, seoul, osaka, kyoto, bangkok, hanoi, los angeles, chicago, boston, sydney, melbourne
 imported = import
 """
 
 PATTERNS = """
-striped = stripe = pinstripe = pinstriped, chequered = checkered = plaid = tartan = gingham, floral = flowery
+striped = stripe = stripy, pinstriped = pinstripe < striped
+chequered = checkered = ~checked = ~check = ~checks, plaid = tartan < chequered
+gingham < chequered
+floral = flowery, solid colour = solid color = plain coloured = plain colored, abstract print
 polka dot = dotted = spotted, paisley, camouflage = camo, leopard = animal print, zebra, geometric, herringbone
 embroidered = embroidery, sequin = sequinned = sequined, printed, graphic, logo, tie dye = tie dyed, houndstooth
 quilted, ribbed, pleated, ruffled = ruffle, colour block = color block, monogram = monogrammed, engraved, fringed
@@ -201,11 +223,18 @@ hand painted, glossy = gloss finish, matte = matt, glitter = glittery
 """
 
 FEATURES = """
+long sleeve = long sleeved = full sleeve = full sleeved, short sleeve = short sleeved = half sleeve < sleeve
+three quarter sleeve = three quarter sleeved, cap sleeve = cap sleeved, sleeved < sleeve
+sleeve, sleeveless, strap, strapless
+v neck = v necked, crew neck = round neck = crew necked, polo neck = roll neck = turtleneck, boat neck < neckline
+scoop neck, square neck, halter neck, mandarin collar < neckline
+neckline, straight fit = straight leg = straight cut, wide leg = wide cut, bootcut = boot cut, flared, tapered
+low rise = low waisted, mid rise, comfort fit, athletic fit, box fit = boxy fit = boxy
 pocket, zip = zipper = zipped = zippered, button = buttoned, hood = hooded, drawstring, buckle, lining = lined, lid
-elasticated = elastic, waistband, collar = collared, cuff, sleeve = sleeveless
-neckline = v neck = crew neck = polo neck
-lace up, hook and loop, strap = strapless, insole, outsole, spout, hem, compartment, padded = padding, tassel
-slim fit = slim fitting, regular fit, relaxed fit, loose fit, oversized, tailored fit = tailored, skinny, high waisted
+elasticated = elastic, waistband, collar = collared, cuff
+lace up, hook and loop, insole, outsole, spout, hem, compartment, padded = padding, tassel
+slim fit = slim fitting = slim cut = slim leg, regular fit = regular cut, relaxed fit = relaxed cut, oversized
+loose fit = loose fitting = loose cut, tailored fit = tailored, skinny = skinny fit, high waisted = high rise
 cropped, a line, ankle length, knee length, floor length, plus size, petite, stretchy
 bluetooth, usb, battery = batteries, rechargeable, led, chronograph, automatic movement, gps
 scented, unscented = fragrance free, double walled = double wall, vacuum, foldable = collapsible, reversible
@@ -260,6 +289,29 @@ child play, mother nature, mother earth, baby soft, baby steps, paper thin, wax 
 pure comfort, pure and simple, pure pleasure
 free spirit, free time, spring in your step, fall in love, party trick, school of thought, training ground
 """
+# What may stand before a product's name at the start of a sentence without being anyone's name: small words, what copy
+# asks its reader to do, adjectives.
+_OPENING_WORDS = """
+a an the this these that those our your my his her its their every each any all some no one both another such in on at
+by for from with without of to into over under as and or but so if when while because since until after before not
+never just only simply even still always now then here there what who how why whether than be is are more most less
+very too quite once either neither plus also yet like unlike except nobody zero skip
+add bring buy carry catch choose dress enjoy explore feel find gather get give go grab have hold keep know layer let
+light live look love make match meet mix need note own pack pair pick place pour put reach see serve set shop show sit
+slip spot start step style take team think throw treat trust try turn use wear welcome want watch discover consider
+expect experience imagine introduce invite order pop pull say select share send toss rely opt
+airy basic best better big bold brand breezy bright calm chic classy clean clear clever cool cosy cozy crisp cute
+daily dainty deep dense easy elegant everyday extra fair fancy favourite favorite fine firm first fit flat fresh full
+fun gentle glossy good grand great handy happy hardy honest huge ideal key kind lasting lean little long loose lovely
+low lush matte mellow mild modern neat new next nice old open perfect plain polished posh pretty prim pure quick quiet
+rare ready real rich right roomy round rugged safe sharp sheer short shiny simple sleek slim slow smart smooth snug
+soft solid sound spare sparse spotless steady strong sturdy subtle sunny super supple sure sweet tall thick thin tidy
+timeless top tough trim true trusty versatile vivid warm well wide wild wonderful young comfy trendy stylish casual
+formal fashion luxury premium quality signature statement vintage retro premier superior mature mini midi maxi flowy
+lively cheery merry dreamy silky velvety creamy earthy moody stretch comfort high heavy lightweight hot iconic mens
+womens kids second third ultra semi made
+"""
+OPENING_WORDS = frozenset(_OPENING_WORDS.split())
 EVERYONE = frozenset({"everyone", "everybody", "anyone", "anybody", "all"})
 
 SIZES = """
@@ -275,9 +327,13 @@ NUMBER_WORDS = {
 }  # fmt: skip
 
 _UNITS = """
-EUR = € = eur = euro = euros, USD = $ = usd = dollar = dollars = bucks, GBP = £ = gbp = pound = pounds = quid
-JPY = ¥ = jpy = yen, INR = ₹ = inr = rs = rupee = rupees, CHF = chf = franc = francs, SEK = sek, NOK = nok, DKK = dkk
-PLN = pln, CZK = czk, CAD = cad, AUD = aud, CNY = cny = yuan, BRL = brl, KRW = krw, HUF = huf
+EUR = € = euro = euros, USD = $ = us$ = dollar = dollars = bucks, GBP = £ = pound = pounds = quid, JPY = ¥ = yen
+INR = ₹ = rs = rupee = rupees, CHF = franc = francs, CNY = yuan = renminbi, KRW = ₩ = won, THB = ฿ = baht
+MXN = mx$ = peso = pesos, BRL = r$ = reais, CAD = c$ = ca$, AUD = a$ = au$, NZD = nz$, HKD = hk$, SGD = s$, TWD = nt$
+SAR = riyal = riyals, AED = dirham = dirhams, TRY = ₺ = lira, RUB = ₽ = rouble = roubles = ruble = rubles, UAH = ₴
+PLN = zł = zloty = zlotys, CZK = kč = koruna, HUF = forint = forints, SEK = krona = kronor, DKK = kroner
+ILS = ₪ = shekel, ZAR = rand, MYR = ringgit, IDR = rp = rupiah, VND = ₫ = dong, PHP = ₱, NGN = ₦ = naira
+KZT = ₸ = tenge, RON = lei
 ml = millilitre = millilitres, cl = centilitre = centilitres
 l = litre = litres = liter = liters, g = gram = grams = gramme = grammes = gr, kg = kilo = kilos = kilogram = kilograms
 mg, oz = ounce = ounces, lb = lbs, mm = millimetre = millimetres, cm = centimetre = centimetres
@@ -285,6 +341,19 @@ m = metre = metres = meter = meters, inch = inches, ft = foot = feet, gsm, denie
 minute = minutes, second = seconds, day = days, week = weeks, month = months, year = years, times, star = stars
 watt = watts, mah, bar, atm, karat = carat
 """
+# National currencies, with a few lately withdrawn; no shop asks for the codes of funds, metals and tests.
+_ISO_4217 = """
+AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP
+CNY COP CRC CUC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HRK HTG
+HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD
+MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF
+SAR SBD SCR SDG SEK SGD SHP SLE SLL SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU
+UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG ZWL
+"""
+# In lower case these are words: they count as money in capitals only.
+_CODES_AND_WORDS = frozenset(
+    {"ALL", "BAM", "BOB", "COP", "CUP", "GEL", "LAK", "MAD", "MOP", "PEN", "RUB", "TOP", "TRY"}
+)
 
 BLOCKS = {
     "colour": COLOURS,
@@ -360,5 +429,9 @@ def _ancestors(lexicon: dict[tuple[str, ...], Entry]) -> dict[str, frozenset[str
 LEXICON = _lexicon()
 FORM_WORDS_MAX = max(map(len, LEXICON))
 ANCESTORS = _ancestors(LEXICON)
-UNITS = {form: forms[0] for forms, _ in _families(_UNITS) for form in forms}
-CURRENCIES = frozenset(unit for unit in UNITS.values() if unit.isupper())
+CURRENCIES = frozenset(_ISO_4217.split())
+UNITS = (
+    {form: forms[0] for forms, _ in _families(_UNITS) for form in forms}
+    | {code: code for code in CURRENCIES}
+    | {code.lower(): code for code in CURRENCIES - _CODES_AND_WORDS}
+)

@@ -4,15 +4,15 @@
 
 Each round, with its share of the products:
     1. start the real engine (Ray, Serve, vLLM) and mint one asset: `first_asset_s`
-    2. mint the products through HTTP, 64 in flight, from the first request to the last answer: drafts and tokens per
-       second, and memory
+    2. mint the products through HTTP, 64 in flight: drafts and tokens per second, and memory
     3. stop it, and give exactly the same attempts (prompts, seeds, limits, grammars) to bare `vllm.LLM.generate`, with
-       the same engine arguments, in its one-process mode (the faster one here), from the call to its return. It runs
-       twice, in the engine's process environment and in vLLM's own, and the faster one counts.
-`engine_ratio` is drafts per second of 2 by 3, the median over rounds; `same_text_rate` the share of released texts that
-bare vLLM wrote, too, for the same attempt. Both sides have a tail: the last products finish their retries with few in
-flight, bare vLLM its longest drafts. In the end every released text is judged by bench.factcheck, which shares nothing
-with the gate: `fact_error_rate`.
+       the same engine arguments, in its one-process mode (the faster one here). It runs twice, in the engine's process
+       environment and in vLLM's own, and the faster one counts.
+`engine_ratio` is drafts per second of 2 by 3, the median over rounds, both from the start until nothing waits to be
+begun, that is while 64 are in flight. After that both have a tail, the engine a longer one: its last products make
+their tries one after another, while bare vLLM got all of them at once. `engine_ratio_whole` has the tails in it.
+`same_text_rate` is the share of released texts that bare vLLM wrote, too, for the same attempt. In the end every
+released text is judged by bench.factcheck, which shares nothing with the gate: `fact_error_rate`.
 
 --quick is to be done in a minute, which is what Ray, Serve and vLLM alone take to start on two cores. It measures the
 embedded engine behind the same HTTP API, in one process without Ray (bench.embedded); it loads bare vLLM at the same
@@ -30,12 +30,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -62,10 +63,20 @@ START_S_MAX = 300.0
 SHARE_PER_PLACE = 2  # products of a round for each place in flight, at the least
 PLAIN_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 NUM_FULL, NUM_QUICK = 400, 4
+COUNT_S = 0.5
 SEED = 2
 DEVELOPED_ON = {0: 400, 5: 96}  # seeds of a shuffle, and how many of its first products we looked at
 GIB = 1 << 30
 TENANT = "public"
+
+
+class Rates(msgspec.Struct):
+    """Drafts by second: while as many are in flight as may be, and over the whole run; and the whole run's tokens."""
+
+    full_drafts_per_s: float
+    drafts_per_s: float
+    tokens_per_s: float
+    num_drafts: int
 
 
 class Measured(msgspec.Struct):
@@ -74,12 +85,9 @@ class Measured(msgspec.Struct):
     first_asset_s: float
     rss_gib: float
     pss_gib: float
-    engine_drafts_per_s: float
-    engine_tokens_per_s: float
-    bare_drafts_per_s: float
-    bare_tokens_per_s: float
+    engine: "Rates"
+    bare: "Rates"
     num_attempts: int
-    num_drafts: int
     same_text_rate: float
     rows: list[Minted]
     facts: dict[str, dict[str, str]]
@@ -186,7 +194,7 @@ def choose_products(catalogue: Path | None, num: int) -> tuple[list[Product], st
     shared = Path(os.environ.get("MINTAGE_SHARED", CONFIGS.parent.parent / "shared"), "data", "catalogue.csv")
     path = catalogue or (shared if shared.exists() else CONFIGS / "catalogue.csv")
     products = load_catalogue(path)
-    if path == shared:
+    if path.resolve() == shared.resolve():
         seen = {product.sku for seed, n in DEVELOPED_ON.items() for product in shuffled(products, seed)[:n]}
         products = [product for product in products if product.sku not in seen]
     return shuffled(products, SEED)[:num], path.name if path != CONFIGS / "catalogue.csv" else "configs/catalogue.csv"
@@ -218,7 +226,7 @@ def measure(
         first_asset_s = wait_first_asset(engine, url, products[0], start_s)
         if early is not None:
             early.read()
-        rows, engine_rates, memory = asyncio.run(mint_measured(engine, url, products, prefix, num_in_flight))
+        rows, ours, memory = asyncio.run(mint_measured(engine, url, products, prefix, num_in_flight))
     finally:
         engine.stop(at_once=quick)
     attempts = attempts_of(config, products, rows, prefix)
@@ -234,7 +242,9 @@ def measure(
             answers.append(bare.read())
         finally:
             bare.stop(at_once=True)
-    baseline = min(answers, key=lambda answer: float(answer["wall_s"]))
+    baseline = max((msgspec.convert(answer, Rates) for answer in answers), key=lambda found: found.full_drafts_per_s)
+    if num_in_flight == len(products):  # no product ever waited: whole runs are compared
+        baseline.full_drafts_per_s = baseline.drafts_per_s
     texts = msgspec.msgpack.decode(file.with_suffix(".texts").read_bytes(), type=dict[str, str])
     released = [row.asset for row in rows if row.asset is not None]
     same = [texts[f"{asset.asset_id}/{asset.num_attempts - 1}"] == asset.content for asset in released]
@@ -242,12 +252,9 @@ def measure(
         first_asset_s=first_asset_s,
         rss_gib=memory[0],
         pss_gib=memory[1],
-        engine_drafts_per_s=engine_rates[0],
-        engine_tokens_per_s=engine_rates[1],
-        bare_drafts_per_s=baseline["num_drafts"] / baseline["wall_s"],
-        bare_tokens_per_s=baseline["num_tokens"] / baseline["wall_s"],
+        engine=ours,
+        bare=baseline,
         num_attempts=len(attempts),
-        num_drafts=engine_rates[2],
         same_text_rate=sum(same) / max(len(same), 1),
         rows=rows,
         facts={product.sku: brief_facts(product) for product in products},
@@ -275,27 +282,56 @@ def wait_first_asset(engine: Process, url: str, product: Product, start_s: float
 
 async def mint_measured(
     engine: Process, url: str, products: list[Product], prefix: str, num_in_flight: int
-) -> tuple[list[Minted], tuple[float, float, int], tuple[float, float]]:
-    """All products; the rows, drafts and tokens per second and drafts in all, and the memory in the middle of it."""
+) -> tuple[list[Minted], Rates, tuple[float, float]]:
+    """All products; the rows, how fast they came, and the memory in the middle of it."""
     rows: list[Minted] = []
     sampled: list[tuple[float, float]] = []
     sampler = threading.Thread(target=lambda: sampled.append(engine.memory_gib()))
-    before, start_s = counters(url), time.monotonic()
-    tiers = [Tier.BATCH] * len(products)
-    async for row in mint_products(url, products, tiers, key_prefix=prefix, num_in_flight=num_in_flight):
-        rows.append(row)
-        if len(rows) == (len(products) + 1) // 2:
-            sampler.start()
-    wall_s, after = time.monotonic() - start_s, counters(url)
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+        counts = [await count(client, url)]
+        counting = asyncio.create_task(count_on(client, url, counts))
+        last_begun_s = counts[0].time_s
+        tiers = [Tier.BATCH] * len(products)
+        async for row in mint_products(url, products, tiers, key_prefix=prefix, num_in_flight=num_in_flight):
+            rows.append(row)
+            last_begun_s = max(last_begun_s, time.monotonic() - row.latency_s)
+            if len(rows) == (len(products) + 1) // 2:
+                sampler.start()
+        counting.cancel()
+        counts.append(await count(client, url))
     sampler.join()
-    num_drafts, num_tokens = (end - begin for end, begin in zip(after, before, strict=True))
-    return rows, (num_drafts / wall_s, num_tokens / wall_s, num_drafts), sampled[0]
+    full_end_s = last_begun_s if num_in_flight < len(products) else counts[-1].time_s
+    return rows, rates(counts, full_end_s), sampled[0]
 
 
-def counters(url: str) -> tuple[int, int]:
-    """How many drafts and tokens the engine has generated since its start."""
-    health = httpx.get(f"{url}/healthz", timeout=30, trust_env=False).json()
-    return health["num_drafts"], health["num_tokens"]
+class Count(msgspec.Struct):
+    """What the engine has generated by a moment."""
+
+    time_s: float
+    num_drafts: int
+    num_tokens: int
+
+
+async def count(client: httpx.AsyncClient, url: str) -> Count:
+    """Now."""
+    health = (await client.get(f"{url}/healthz")).json()
+    return Count(time.monotonic(), health["num_drafts"], health["num_tokens"])
+
+
+async def count_on(client: httpx.AsyncClient, url: str, counts: list[Count]) -> None:
+    """Add a count twice a second, until cancelled."""
+    while True:
+        await asyncio.sleep(COUNT_S)
+        counts.append(await count(client, url))
+
+
+def rates(counts: list[Count], full_end_s: float) -> Rates:
+    """Rates from the first count to the last, and to the moment from which on fewer are in flight."""
+    start, last = counts[0], counts[-1]
+    drafts = [row.num_drafts - start.num_drafts for row in counts]
+    full_s, wall_s = full_end_s - start.time_s, last.time_s - start.time_s
+    num_full = float(np.interp(full_end_s, [row.time_s for row in counts], drafts))
+    return Rates(num_full / full_s, drafts[-1] / wall_s, (last.num_tokens - start.num_tokens) / wall_s, drafts[-1])
 
 
 def attempts_of(config: Config, products: list[Product], rows: list[Minted], prefix: str) -> list[Attempt]:
@@ -325,23 +361,23 @@ def summary(rounds: list[Measured]) -> dict[str, Any]:
     facts = {sku: value for measured in rounds for sku, value in measured.facts.items()}
     wrong = {sku: errors for sku, asset in released if (errors := fact_errors(facts[sku], asset.content))}
     for measured in rounds:
-        if measured.num_drafts != measured.num_attempts:
-            raise SystemExit(f"the engine made {measured.num_drafts} drafts, bare vLLM {measured.num_attempts}")
-    ratios = [measured.engine_drafts_per_s / measured.bare_drafts_per_s for measured in rounds]
+        if measured.engine.num_drafts != measured.num_attempts:
+            raise SystemExit(f"the engine made {measured.engine.num_drafts} drafts, bare vLLM {measured.num_attempts}")
     first = sum(asset.num_attempts == 1 for _, asset in released)
 
-    def median(name: str) -> float:
-        return round(statistics.median(getattr(measured, name) for measured in rounds), 3)
+    def median(figure: Callable[[Measured], float]) -> float:
+        return round(statistics.median(map(figure, rounds)), 3)
 
     return {
-        "engine_ratio": round(statistics.median(ratios), 3),
-        "engine_ratios": [round(ratio, 3) for ratio in ratios],
-        "engine_drafts_per_s": median("engine_drafts_per_s"),
-        "bare_drafts_per_s": median("bare_drafts_per_s"),
-        "engine_tokens_per_s": median("engine_tokens_per_s"),
-        "bare_tokens_per_s": median("bare_tokens_per_s"),
-        "same_text_rate": median("same_text_rate"),
-        "first_asset_s": median("first_asset_s"),
+        "engine_ratio": median(lambda measured: measured.engine.full_drafts_per_s / measured.bare.full_drafts_per_s),
+        "engine_ratio_whole": median(lambda measured: measured.engine.drafts_per_s / measured.bare.drafts_per_s),
+        "engine_drafts_per_s": median(lambda measured: measured.engine.full_drafts_per_s),
+        "bare_drafts_per_s": median(lambda measured: measured.bare.full_drafts_per_s),
+        "engine_tokens_per_s": median(lambda measured: measured.engine.tokens_per_s),
+        "bare_tokens_per_s": median(lambda measured: measured.bare.tokens_per_s),
+        "rounds": [[msgspec.structs.asdict(rates) for rates in (each.engine, each.bare)] for each in rounds],
+        "same_text_rate": median(lambda measured: measured.same_text_rate),
+        "first_asset_s": median(lambda measured: measured.first_asset_s),
         "rss_gib": round(max(measured.rss_gib for measured in rounds), 2),
         "pss_gib": round(max(measured.pss_gib for measured in rounds), 2),
         "accept_rate_first_try": round(first / len(rows), 3),

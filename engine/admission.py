@@ -17,6 +17,7 @@ from engine.request import ASSET_ID_BYTES, BRIEF_BYTES_MAX, VALUE_MICROS_MAX, As
 from engine.tiers import TERMS, Tier
 
 FACT_CHARS_MAX = 200
+NOT_PLAIN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Unicode categories
 STYLE_CHARS_MAX = 500
 NUM_FACTS_MAX = 32
 DEADLINE_MS_MAX = 10**14  # the year 5138; an integer of any length would not fit a timeout
@@ -164,15 +165,25 @@ def check_text(text: str, *, where: str, chars_max: int, may_be_empty: bool) -> 
         raise InvalidRequest(
             f"{len(text)} characters, at most {chars_max} are taken", where=where, fix="Shorten the text."
         )
-    bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")), None)
+    bad = control_character(text)
     if bad is not None:
         raise InvalidRequest(
-            f"control character U+{ord(bad):04X} at position {text.index(bad)}",
+            f"control character U+{ord(text[bad]):04X} at position {bad}",
             where=where,
             fix="Send plain text in one line.",
         )
-    if "<|" in text or "|>" in text:
+    if has_markup(text):
         raise InvalidRequest("chat markup in the text", where=where, fix="Send the fact without '<|' and '|>'.")
+
+
+def control_character(text: str) -> int | None:
+    """Where the first character is that a line of plain text does not have: controls, invisible marks, line breaks."""
+    return next((place for place, char in enumerate(text) if unicodedata.category(char) in NOT_PLAIN), None)
+
+
+def has_markup(text: str) -> bool:
+    """Whether it could end the brief's turn in a model's chat."""
+    return "<|" in text or "|>" in text
 
 
 def asset_id(tenant: str, idempotency_key: str) -> str:

@@ -13,7 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from engine.admission import control_character, has_markup
 from engine.errors import InvalidRequest
+from gate.numbers import CURRENCY_CODES
 
 COLUMNS = (
     "sku",
@@ -41,21 +43,9 @@ LINE_BYTES_MAX = 64 * 1024
 ROWS_MAX = 1_000_000
 PROBLEMS_MAX = 20
 
-# C0 and C1 controls, the two Unicode line separators, and the marks that turn the direction of the text around them.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # Three decimals at most: no currency of ISO 4217 that shops use has more.
 _PRICE = re.compile(r"\d{1,12}(?:\.\d{1,3})? ([A-Z]{3})", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
-# Source: ISO 4217, list one (national currencies; funds, metals and test codes left out).
-_ISO_4217 = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF "
-    "CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG "
-    "HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA "
-    "MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD "
-    "RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX "
-    "USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG"
-)
-_CURRENCIES = frozenset(_ISO_4217.split())
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -232,7 +222,7 @@ def _product(row: int, header: list[str], cells: list[str], problems: _Problems)
         return None
     facts: dict[str, str] = {}
     for column, cell in zip(header, cells, strict=True):
-        value = cell.strip(" ")
+        value = cell.strip()
         _check_cell(row, column, value, problems)
         if value:
             facts[column] = value
@@ -243,9 +233,11 @@ def _check_cell(row: int, column: str, value: str, problems: _Problems) -> None:
     if not value:
         if column in REQUIRED_CELLS:
             problems.add(row, column, f"{column} is empty", f"Give every product a {column}.")
-    elif control := _CONTROL.search(value):
-        what = f"control character U+{ord(control[0]):04X} at character {control.start() + 1}"
+    elif (control := control_character(value)) is not None:
+        what = f"control character U+{ord(value[control]):04X} at character {control + 1}"
         problems.add(row, column, what, "Remove it; a cell is one line of plain text.")
+    elif has_markup(value):
+        problems.add(row, column, "chat markup in the cell", "Write it without '<|' and '|>'.")
     elif len(value) > CELL_CHARS_MAX:
         what = f"{len(value)} characters where {CELL_CHARS_MAX} are allowed"
         problems.add(row, column, what, "Shorten the cell.")
@@ -258,9 +250,9 @@ def _check_cell(row: int, column: str, value: str, problems: _Problems) -> None:
 
 def _is_price(value: str) -> bool:
     price = _PRICE.fullmatch(value)
-    return price is not None and price[1] in _CURRENCIES
+    return price is not None and price[1] in CURRENCY_CODES
 
 
 def _short(name: str) -> str:
     """A name that came from the file, safe to print."""
-    return _CONTROL.sub("?", name[:40])
+    return "".join("?" if control_character(char) is not None else char for char in name[:40])

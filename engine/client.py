@@ -26,6 +26,8 @@ from engine.service import WAIT_S_MAX
 HTTP_TIMEOUT_MARGIN_S = 30.0
 CONNECTIONS_MAX = 512
 POLL_S_MAX = 60.0
+# While the gateway starts anew, the ingress before it answers in its own words.
+NOT_OURS = "Send it again with its idempotency key; if that does not help, check that the address is Mintage's."
 R = TypeVar("R")
 
 
@@ -35,8 +37,6 @@ class Backend(Protocol):
     async def submit(self, body: RequestBody, wait_s: float) -> Status: ...
 
     async def status(self, asset_id: str, wait_s: float = 0.0) -> Status: ...
-
-    async def asset(self, asset_id: str) -> Asset: ...
 
     async def checkpoints(self) -> list[str]: ...
 
@@ -64,20 +64,15 @@ class HttpBackend:
         wait_s = math.ceil(min(wait_s, WAIT_S_MAX))  # RFC 7240 knows whole seconds only
         headers = {"Content-Type": "application/json", "Prefer": f"wait={wait_s}"}
         data = await self.call("POST", "/v1/assets", wait_s, content=msgspec.json.encode(body), headers=headers)
-        return msgspec.json.decode(data, type=Status)
+        return self.decoded(data, Status)
 
     async def status(self, asset_id: str, wait_s: float = 0.0) -> Status:
         wait_s = min(wait_s, WAIT_S_MAX)
         data = await self.call("GET", f"/v1/assets/{asset_id}", wait_s, params={"wait": f"{wait_s:.3f}"})
-        return msgspec.json.decode(data, type=Status)
-
-    async def asset(self, asset_id: str) -> Asset:
-        status = await self.status(asset_id)
-        receipt = (await self.call("GET", f"/v1/assets/{asset_id}/receipt", 0)).decode()
-        return msgspec.structs.replace(released(status), receipt=receipt)
+        return self.decoded(data, Status)
 
     async def checkpoints(self) -> list[str]:
-        return msgspec.json.decode(await self.call("GET", "/v1/checkpoint", 0), type=list[str])
+        return self.decoded(await self.call("GET", "/v1/checkpoint", 0), list[str])
 
     async def verifier_keys(self) -> list[str]:
         """What receipts are checked with. Get it once, keep it, and compare it with what the operator published."""
@@ -100,13 +95,18 @@ class HttpBackend:
             answer = rebuild(msgspec.convert(body["error"], ErrorBody))
             if isinstance(answer, Refused):
                 answer.reasons = msgspec.convert(body.get("reasons", ()), tuple[Reason, ...])
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise Unavailable(
-                f"HTTP {response.status_code}: {response.text[:200]}",
-                where=f"{self.url}{path}",
-                fix="Check that the address is Mintage's.",
+                f"HTTP {response.status_code}: {response.text[:200]}", where=f"{self.url}{path}", fix=NOT_OURS
             ) from error
         raise answer
+
+    def decoded(self, data: bytes, type_: type[R]) -> R:
+        """An answer as what it must be."""
+        try:
+            return msgspec.json.decode(data, type=type_)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"not an answer of Mintage: {data[:80]!r}", where=self.url, fix=NOT_OURS) from error
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -121,7 +121,8 @@ class Client:
         self.owns_thread = owns_thread
 
     def submit(self, facts: Mapping[str, str], **options: Any) -> str:
-        """Start a request; the id to ask for. `options` are the fields of `RequestBody` and of `Brief`."""
+        """Start a request; the id to ask for. `options` are the fields of `RequestBody`, and those of `Brief` that say
+        more than its facts: style, policy, model, source."""
         return self.thread.run(self._submit(facts, options))
 
     def result(self, asset_id: str, timeout_s: float = 600.0) -> Asset:
@@ -230,4 +231,4 @@ def released(status: Status) -> Asset:
 
 def read_keys(path: Path) -> list[str]:
     """The verifier keys in a file, one a line."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -14,6 +14,7 @@ from engine.generators.runtime import native_dtype
 from engine.models.reference import default_cache_dir
 from engine.models.registry import name_of
 from engine.pipeline import Sampling
+from engine.worker import STEP_S_MAX
 
 CONFIGS = Path(str(resources.files("configs")))
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -34,7 +35,8 @@ class HttpConfig(Strict, frozen=True):
 
 class TextConfig(Strict, frozen=True):
     """The text generator. `model` is `reference` or a Hugging Face directory; `dtype` auto is what the CPU is fast in;
-    `num_threads` 0 takes every core; `capacity` is sequences at once, `model_len_max` tokens of prompt and copy."""
+    `num_threads` 0 takes every core; `capacity` is sequences at once, `model_len_max` tokens of prompt and copy;
+    a step that takes longer than `step_s_max` hangs, and its generator is started anew."""
 
     model: str = "reference"
     dtype: str = "auto"
@@ -43,6 +45,7 @@ class TextConfig(Strict, frozen=True):
     capacity: Positive = 64
     model_len_max: Positive = 1024
     kv_cache_gib: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    step_s_max: Annotated[float, msgspec.Meta(gt=0)] = STEP_S_MAX
 
     @property
     def model_name(self) -> str:
@@ -63,7 +66,6 @@ class TextConfig(Strict, frozen=True):
 class PoolConfig(Strict, frozen=True):
     """The queue in front of the generators; see `engine.pool.Pool`. `lease_s` is at least LEASE_S_MIN."""
 
-    num_waiting_max: Positive = 10_000
     lease_s: Annotated[float, msgspec.Meta(ge=LEASE_S_MIN)] = 10.0
 
 
@@ -75,8 +77,8 @@ class IntakeConfig(Strict, frozen=True):
 
 
 class LedgerConfig(Strict, frozen=True):
-    """The ledger's log: the name it signs with, the number of shards (fixed when the log is made), the largest size of
-    one shard (a sparse file), and its directory inside `data_dir`."""
+    """The ledger's log: the name it signs with, the number of shards (fixed when the log is made), and the largest size
+    of one shard (a sparse file)."""
 
     name: str = "mintage.local"
     num_shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2

@@ -22,7 +22,7 @@ from engine.generators.contract import Draft, Generator
 from engine.generators.runtime import text_environment
 from engine.models.registry import resolve
 from engine.pool import Inbox, Pool
-from engine.records import Commit, Outcome, ShardKeeper
+from engine.records import Commit, Outcome, ShardKeeper, found
 from engine.request import shard_of
 from engine.service import Service, unix_ms
 from engine.worker import work
@@ -92,7 +92,7 @@ class LocalStages:
 
     async def find(self, asset_id: str) -> Outcome:
         keeper = self.keepers[shard_of(asset_id, len(self.keepers))]
-        return await self.in_executor(keeper.find_one, asset_id)
+        return found(await self.in_executor(keeper.find_one, asset_id))
 
     async def checkpoints(self) -> list[str]:
         return [keeper.shard.checkpoint() for keeper in self.keepers]
@@ -116,6 +116,9 @@ class LocalPort:
     async def complete(self, worker_id: str, drafts: list[Draft]) -> None:
         self.pool.complete(worker_id, drafts)
 
+    async def leave(self, worker_id: str) -> None:
+        self.pool.leave(worker_id)
+
 
 class Engine:
     """An engine in this process. `Engine.open(path)`, then `service` from its loop, or `engine.connect(engine)`.
@@ -133,8 +136,8 @@ class Engine:
             keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
             map_bytes = int(config.ledger.map_gib * GIB)
             keepers = []
-            for num_shard in range(config.ledger.num_shards):
-                keeper = ShardKeeper(config.ledger_path, keys, num_shard, map_bytes=map_bytes, now_ms=unix_ms)
+            for shard in range(config.ledger.num_shards):
+                keeper = ShardKeeper(config.ledger_path, keys, shard, map_bytes=map_bytes, now_ms=unix_ms)
                 opened.callback(keeper.close)
                 keepers.append(keeper)
             generator = open_generator(config)
@@ -164,7 +167,9 @@ class Engine:
     async def generate(self, generator: Generator) -> None:
         """Work until closed. A generator that fails has no successor here: requests then get its error."""
         try:
-            await work(generator, LocalPort(self.service.pool), f"local-{uuid.uuid4().hex[:8]}")
+            worker_id = f"local-{uuid.uuid4().hex[:8]}"
+            port = LocalPort(self.service.pool)
+            await work(generator, port, worker_id, step_s_max=self.config.text.step_s_max)
         except Exception as error:
             self.service.pool.fail(describe(error))
             raise

@@ -2,6 +2,8 @@
 
 A repeat of a request finds the running job, the finished one, or the asset in the ledger; a different request under the
 same key is a conflict. A job whose last waiter went away is stopped, unless somebody was told to come back for it.
+
+Nobody waits for the ledger as long as for a job: a look-up is answered within LOOK_UP_S_MAX, or nothing is started.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from engine.request import Asset, AssetRequest, Reason, Status
 
 log = logging.getLogger("mintage")
 FINAL = ("released", "refused")  # a request that failed or was cancelled may be tried again
+LOOK_UP_S_MAX = 10.0  # the ledger answers in milliseconds, or its shard is being started anew
 RATE_WINDOW = 64  # finished jobs from which the rate is estimated
 
 
@@ -35,7 +38,7 @@ class Intake:
     Args:
         mint: from request to released asset; raises the engine's errors.
         find: what the ledger knows of an asset id.
-        num_open_max: jobs at once; one more is refused with an estimate of when to come back.
+        num_open_max: jobs and look-ups at once; one more is refused with an estimate of when to come back.
         num_done_max: finished jobs remembered, oldest forgotten first; released assets are in the ledger for ever.
         now_s: a monotonic clock.
     Concurrency: one event loop.
@@ -58,24 +61,20 @@ class Intake:
         self.jobs: dict[str, Job] = {}
         self.done: OrderedDict[str, tuple[bytes, Status]] = OrderedDict()
         self.finish_times_s: deque[float] = deque(maxlen=RATE_WINDOW)
+        self.num_look_ups = 0
         self.closed = False
 
-    async def submit(self, request: AssetRequest, *, is_repeatable: bool, wait_s: float) -> Status:
-        """Start a request, or join the one it repeats, and wait for it.
+    async def submit(self, request: AssetRequest, wait_s: float) -> Status:
+        """Start a request and wait for it. One whose client chose the idempotency key must have been shown to `repeat`
+        since the last await: that ends without one after its last look, so two repeats cannot both start a job.
 
         Args:
-            is_repeatable: the client chose the idempotency key, so the ledger may know the request already.
             wait_s: how long to wait; then the status is `pending` and the job goes on by itself.
         Raises:
-            IdempotencyConflict: the key stands for another request.
             Overloaded: too many jobs are open.
+            Unavailable: the engine is stopping.
         Cancelling the wait stops the job, if nobody else waits for it and it was never answered with `pending`.
         """
-        if is_repeatable:
-            status = await self.repeat(request.asset_id, request.body_hash, wait_s)
-            if status is not None:
-                return status
-        # `repeat` ends without an await after its last look, so two repeats cannot both start a job.
         return await self.wait(self.open(request), wait_s)
 
     async def repeat(self, asset_id: str, body_hash: bytes, wait_s: float) -> Status | None:
@@ -84,6 +83,7 @@ class Intake:
 
         Raises:
             IdempotencyConflict: the key stands for another request.
+            Overloaded, Unavailable: the ledger cannot be asked now whether it knows the request.
         """
         while (job := self.jobs.get(asset_id)) is not None and job.task.cancelling():
             await asyncio.wait({job.task})  # it is being stopped for want of waiters: do not join it, follow it
@@ -98,7 +98,11 @@ class Intake:
         return await self.wait(job, wait_s)
 
     async def status(self, asset_id: str, wait_s: float) -> Status | None:
-        """How a request stands, waiting up to `wait_s` for it to finish; None where nobody knows the id."""
+        """How a request stands, waiting up to `wait_s` for it to finish; None where nobody knows the id.
+
+        Raises:
+            Overloaded, Unavailable: see `look_up`.
+        """
         job = self.jobs.get(asset_id)
         if job is not None:
             job.detached = True  # somebody follows it by its id
@@ -108,28 +112,65 @@ class Intake:
     async def settled(self, asset_id: str, body_hash: bytes | None = None) -> Status | None:
         """What is known of a request that is not open. Where memory says it failed the ledger is asked all the same: a
         commit whose answer was lost is a commit."""
-        known = self.done.get(asset_id)
-        if known is not None:
-            check_same(asset_id, body_hash, known[0])
-            if known[1].state in FINAL:
-                return known[1]
-        recorded = (await self.find(asset_id)).recorded
+        known = self.remembered(asset_id, body_hash)
+        if known is not None and known.state in FINAL:
+            return known
+        if body_hash is not None:
+            self.check_room()  # what is sent here may become a job
+        recorded = (await self.look_up(asset_id)).recorded
         if recorded is None:
-            known = self.done.get(asset_id)  # it may have been sent, and have ended, while the ledger was asked
-            return known[1] if known is not None else None
+            return self.remembered(asset_id, body_hash)  # it may have been sent, and have ended, in the meantime
         check_same(asset_id, body_hash, recorded.request_hash)
         return Status(asset_id, "released", recorded.asset, reasons=recorded.asset.reasons)
+
+    def remembered(self, asset_id: str, body_hash: bytes | None) -> Status | None:
+        """What memory has of a request that is not open."""
+        known = self.done.get(asset_id)
+        if known is None:
+            return None
+        check_same(asset_id, body_hash, known[0])
+        return known[1]
+
+    async def look_up(self, asset_id: str) -> Outcome:
+        """Ask the ledger.
+
+        Raises:
+            Overloaded: `num_open_max` ask it already.
+            Unavailable: it does not answer in time.
+        """
+        if self.num_look_ups >= self.num_open_max:
+            raise self.overloaded()
+        self.num_look_ups += 1
+        try:
+            async with asyncio.timeout(LOOK_UP_S_MAX):
+                return await self.find(asset_id)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the ledger has not answered after {LOOK_UP_S_MAX:g} s whether it has the asset {asset_id}",
+                where="ledger",
+                fix="Nothing was started. Send the request again with its idempotency key.",
+            ) from error
+        finally:
+            self.num_look_ups -= 1
+
+    def check_room(self) -> None:
+        """One more job must be allowed."""
+        if len(self.jobs) + self.num_look_ups >= self.num_open_max:
+            raise self.overloaded()
+
+    def overloaded(self) -> Overloaded:
+        """The refusal of what is one too many."""
+        return Overloaded(
+            f"{len(self.jobs) + self.num_look_ups} requests are open, at most {self.num_open_max} are taken",
+            where="intake",
+            fix=f"Try again in about {self.retry_after_s()} s.",
+        )
 
     def open(self, request: AssetRequest) -> Job:
         """A new job."""
         if self.closed:
-            raise Unavailable("the engine is stopping", where="intake", fix="Send the request again when it is back.")
-        if len(self.jobs) >= self.num_open_max:
-            raise Overloaded(
-                f"{len(self.jobs)} requests are open, at most {self.num_open_max} are taken",
-                where="intake",
-                fix=f"Try again in about {self.retry_after_s()} s.",
-            )
+            raise stopping()
+        self.check_room()
         # A context of its own: the job outlives the HTTP request that began it, and what is cancelled with that.
         task = asyncio.get_running_loop().create_task(self.run(request), context=contextvars.Context())
         job = self.jobs[request.asset_id] = Job(request, task)
@@ -155,11 +196,17 @@ class Intake:
         asset_id = job.request.asset_id
         del self.jobs[asset_id]
         self.finish_times_s.append(self.now_s())
-        status = cancelled_status(asset_id) if job.task.cancelled() else job.task.result()
-        self.done[asset_id] = (job.request.body_hash, status)
+        self.done[asset_id] = (job.request.body_hash, self.outcome(job))
         self.done.move_to_end(asset_id)
         while len(self.done) > self.num_done_max:
             self.done.popitem(last=False)
+
+    def outcome(self, job: Job) -> Status:
+        """The status of a job that has ended. Only its last waiter and `close` stop one."""
+        if not job.task.cancelled():
+            return job.task.result()
+        error = stopping() if self.closed else abandoned()
+        return Status(job.request.asset_id, "cancelled", error=error.body)
 
     async def wait(self, job: Job, wait_s: float) -> Status:
         """Wait for a job without owning it."""
@@ -175,7 +222,7 @@ class Intake:
         if not done:
             job.detached = True
             return Status(job.request.asset_id, "pending")
-        return cancelled_status(job.request.asset_id) if job.task.cancelled() else job.task.result()
+        return self.outcome(job)
 
     def retry_after_s(self) -> int:
         """When a place should be free: the time one in sixteen of the open jobs takes at the recent rate."""
@@ -200,11 +247,15 @@ def check_same(asset_id: str, body_hash: bytes | None, known: bytes) -> None:
         raise conflict(asset_id)
 
 
-def cancelled_status(asset_id: str) -> Status:
-    """The status of a job that was stopped."""
-    error: MintageError = Cancelled(
+def abandoned() -> MintageError:
+    """The error of a job that was stopped for want of waiters."""
+    return Cancelled(
         "the request was stopped because nobody waited for it any more",
         where="intake",
         fix="Send it again; use 'Prefer: respond-async' to have it go on without you.",
     )
-    return Status(asset_id, "cancelled", error=error.body)
+
+
+def stopping() -> MintageError:
+    """The error of a request that comes, or is stopped, when the engine stops."""
+    return Unavailable("the engine is stopping", where="intake", fix="Send the request again when it is back.")

@@ -223,7 +223,7 @@ def attempt_of(
 
 
 def case_of(request: AssetRequest, policy: Policy, draft: Draft) -> Case:
-    """A draft as the gate sees it, with the instructions that the writer was given."""
+    """A draft as the gate sees it, with all that the writer was told besides the facts."""
     return Case(
         facts=request.brief.facts,
         prompt=instructions(request.brief.facts, tone=policy.tone, style=request.brief.style),

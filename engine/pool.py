@@ -2,8 +2,13 @@
 
 The queue is ours, not the model server's: a worker pulls only what fits now, so a later attempt of a higher tier still
 overtakes everything that waits. Every claim is a lease of a worker that must keep pulling; one that stops for
-`lease_s` loses its claims, which go back to their old places in the queue. A draft counts only if its worker still
-holds the claim, so an attempt yields exactly one draft however often generation ran.
+`lease_s` is dead and loses its claims, which go back to their old places in the queue. A draft counts only if its
+worker still holds the claim, so an attempt yields exactly one draft however often generation ran.
+
+An attempt can kill its worker, and then those beside it are innocent. So an attempt at its last chance is handed out
+alone: a worker takes it when it holds nothing else, and nothing more until it is done.
+
+The queue has no limit of its own: an open request has at most one attempt here, and the intake limits those.
 
 Turned down: calling generator replicas with the work. A call cannot be taken back when something better arrives, and
 it hides which replica holds what.
@@ -17,10 +22,10 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from engine.errors import ErrorBody, Overloaded, Unavailable, rebuild
+from engine.errors import ErrorBody, Unavailable, rebuild
 from engine.generators.contract import Attempt, Draft
 
-CLAIMS_MAX = 3  # an attempt whose workers died this often is taken for their murderer
+DEATHS_MAX = 3  # an attempt whose workers died this often is taken for their murderer
 HEAP_SLACK = 64  # places of attempts nobody waits for any more are swept out of the heap beyond this and its half
 
 
@@ -34,26 +39,32 @@ class Inbox(msgspec.Struct, frozen=True):
 class Ticket:
     """An attempt on its way: its place in the order, who has it, who waits for it."""
 
-    __slots__ = ("attempt", "future", "key", "num_claims", "worker")
+    __slots__ = ("attempt", "future", "key", "num_deaths", "worker")
 
     def __init__(self, attempt: Attempt, key: tuple[int, int, int], future: "asyncio.Future[Draft]") -> None:
         self.attempt = attempt
         self.key = key
         self.future = future
         self.worker: str | None = None
-        self.num_claims = 0
+        self.num_deaths = 0
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether one more death would be its last."""
+        return self.num_deaths == DEATHS_MAX - 1
 
 
 class Worker:
-    """A generator that pulls: what it holds, what it must stop, and when it was last heard of."""
+    """A generator that pulls: what it holds, what it must stop, when it was last heard of, and its newest pull."""
 
-    __slots__ = ("aborts", "claims", "inbox", "number", "seen_s", "wake")
+    __slots__ = ("aborts", "claims", "inbox", "newest", "number", "seen_s", "wake")
 
     def __init__(self) -> None:
         self.claims: dict[str, Ticket] = {}
         self.aborts: list[str] = []
         self.seen_s = 0.0
         self.wake = asyncio.Event()
+        self.newest: object = None
         self.number: int | None = None
         self.inbox = Inbox()
 
@@ -62,15 +73,13 @@ class Pool:
     """The queue of one pool.
 
     Args:
-        num_waiting_max: attempts that may wait; one more is refused.
         lease_s: a worker not heard of for so long is dead.
         now_s: a monotonic clock.
     Concurrency: one event loop.
     Cost: O(log n) an attempt.
     """
 
-    def __init__(self, *, num_waiting_max: int, lease_s: float, now_s: Callable[[], float]) -> None:
-        self.num_waiting_max = num_waiting_max
+    def __init__(self, *, lease_s: float, now_s: Callable[[], float]) -> None:
         self.lease_s = lease_s
         self.now_s = now_s
         self.heap: list[tuple[tuple[int, int, int], Ticket]] = []
@@ -90,17 +99,10 @@ class Pool:
         """Queue an attempt and wait for its draft. Cancelling the wait stops the attempt wherever it is.
 
         Raises:
-            Overloaded: `num_waiting_max` attempts wait already.
-            Unavailable: `CLAIMS_MAX` workers died with this attempt in hand; or see `fail`.
+            Unavailable: `DEATHS_MAX` workers died with this attempt in hand; or see `fail`.
         """
         if self.failure is not None:
             raise rebuild(self.failure)
-        if self.num_waiting >= self.num_waiting_max:
-            raise Overloaded(
-                f"{self.num_waiting} attempts wait already",
-                where="pool",
-                fix="Try again later, or raise pool.num_waiting_max in the configuration.",
-            )
         assert attempt.attempt_id not in self.tickets, "an attempt id is used once"
         future: asyncio.Future[Draft] = asyncio.get_running_loop().create_future()
         ticket = Ticket(attempt, (attempt.priority, deadline_ms, next(self.order)), future)
@@ -115,11 +117,13 @@ class Pool:
         """What a worker should do next: at once if there is something, else within `wait_s`. Also its heartbeat.
 
         `number` counts a worker's pulls where answers can be lost on the way: a pull with the number of the last one
-        brings the same answer again.
+        brings the same answer again. Nobody reads the answer of a pull that another one followed, or whose worker was
+        let go while it waited: it claims nothing.
         """
         self.expire()
         worker = self.workers.setdefault(worker_id, Worker())
         worker.seen_s = self.now_s()
+        newest = worker.newest = object()
         if number is not None and number == worker.number:
             return worker.inbox
         worker.wake.clear()
@@ -129,7 +133,8 @@ class Pool:
                 # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake.
                 async with asyncio.timeout(wait_s):
                     await worker.wake.wait()
-            worker = self.workers.setdefault(worker_id, Worker())  # its lease may have run out while it waited
+            if self.workers.get(worker_id) is not worker or worker.newest is not newest:
+                return Inbox()
             inbox = self.claim(worker_id, worker, capacity)
         worker.seen_s = self.now_s()
         worker.number, worker.inbox = number, inbox
@@ -157,33 +162,38 @@ class Pool:
                 self.num_tokens += draft.num_tokens
         worker.wake.set()
 
-    def leave(self, worker_id: str) -> None:
-        """A worker is gone: what it held goes back to its old place in the queue."""
+    def leave(self, worker_id: str) -> list[Ticket]:
+        """A worker goes: what it held goes back to its old place in the queue, and is returned."""
         worker = self.workers.pop(worker_id, None)
         if worker is None:
-            return
-        for ticket in worker.claims.values():
+            return []
+        worker.wake.set()
+        held = [ticket for ticket in worker.claims.values() if not ticket.future.done()]
+        for ticket in held:
             ticket.worker = None
-            if ticket.future.done():
-                continue
-            if ticket.num_claims < CLAIMS_MAX:
-                self.enqueue(ticket)
-            else:
-                ticket.future.set_exception(
-                    Unavailable(
-                        f"{ticket.num_claims} generators died while they worked on it",
-                        where="pool",
-                        fix="Look for the cause in the generator's log; the request was not served.",
-                    )
-                )
+            self.enqueue(ticket)
+        return held
 
     def expire(self) -> list[str]:
         """Let go of every worker not heard of for `lease_s`; their ids. To be called once a second or so."""
         limit = self.now_s() - self.lease_s
         dead = [worker_id for worker_id, worker in self.workers.items() if worker.seen_s < limit]
         for worker_id in dead:
-            self.leave(worker_id)
+            for ticket in self.leave(worker_id):
+                self.charge(ticket)
         return dead
+
+    def charge(self, ticket: Ticket) -> None:
+        """A worker died with the ticket in hand; one that had its last chance ends."""
+        ticket.num_deaths += 1
+        if ticket.num_deaths == DEATHS_MAX:
+            ticket.future.set_exception(
+                Unavailable(
+                    f"{DEATHS_MAX} generators died while they worked on it, the last time on nothing else",
+                    where="pool",
+                    fix="Look for the cause in the generator's log; the request was not served.",
+                )
+            )
 
     def enqueue(self, ticket: Ticket) -> None:
         """Put a ticket into its place and wake the workers."""
@@ -192,14 +202,20 @@ class Pool:
             worker.wake.set()
 
     def claim(self, worker_id: str, worker: Worker, capacity: int) -> Inbox:
-        """The best of the queue, as many as the worker has room for, and the ids it must stop."""
+        """The best of the queue, as many as the worker has room for, and the ids it must stop. A ticket at its last
+        chance waits for a worker that holds nothing, and what comes after it in the queue waits behind it: so it is
+        sure to get one."""
         attempts = []
-        while self.heap and len(worker.claims) < capacity:
-            _, ticket = heapq.heappop(self.heap)
+        alone = any(ticket.last_chance for ticket in worker.claims.values())
+        while self.heap and len(worker.claims) < capacity and not alone:
+            ticket = self.heap[0][1]
+            alone = ticket.last_chance and not ticket.future.done()
+            if alone and worker.claims:
+                break
+            heapq.heappop(self.heap)
             if ticket.future.done():
                 continue
             ticket.worker = worker_id
-            ticket.num_claims += 1
             worker.claims[ticket.attempt.attempt_id] = ticket
             attempts.append(ticket.attempt)
         aborts, worker.aborts = tuple(worker.aborts), []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import ErrorBody, IdempotencyConflict, InvalidRequest, describe
+from engine.errors import ErrorBody, IdempotencyConflict, InvalidRequest, describe, rebuild
 from engine.generators.contract import ModelInfo
 from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
@@ -67,22 +67,22 @@ class ShardKeeper:
     Args:
         root: the log's directory.
         keys: the log's keys.
-        num_shard: which shard.
+        shard: which shard.
     Raises:
         LedgerError: another process owns the shard, or it is damaged.
     Concurrency: `commit` from one thread at a time; reads from any.
     """
 
-    def __init__(self, root: Path, keys: LogKeys, num_shard: int, *, map_bytes: int, now_ms: Callable[[], int]) -> None:
-        self.num_shard = num_shard
+    def __init__(self, root: Path, keys: LogKeys, shard: int, *, map_bytes: int, now_ms: Callable[[], int]) -> None:
+        self.number = shard
         self.keys = keys
         self.covered: dict[int, int] = {}
         self.sources: dict[bytes, int] = {}
         self.lock = threading.Lock()
         self.shard = Shard.open(
-            shard_path(root, num_shard),
-            shard=num_shard,
-            signer=keys.signers[num_shard],
+            shard_path(root, shard),
+            shard=shard,
+            signer=keys.signers[shard],
             now_ms=now_ms,
             covers=self.covers,
             map_bytes=map_bytes,
@@ -112,11 +112,7 @@ class ShardKeeper:
                 except LedgerError as error:
                     outcomes[place] = Outcome(error=describe(error))
             for place, answer in zip(places, self.append(items), strict=True):
-                outcomes[place] = (
-                    Outcome(error=describe(answer))
-                    if isinstance(answer, LedgerError)
-                    else self.outcome(batch[place], answer)
-                )
+                outcomes[place] = self.outcome(batch[place], answer)
             return [outcome or Outcome() for outcome in outcomes]
 
     def append(self, items: list[NewEntry]) -> list[Appended | LedgerError]:
@@ -131,8 +127,8 @@ class ShardKeeper:
     def new_entry(self, item: Commit) -> NewEntry:
         """The ledger's form of a commit; its parents are there when this returns."""
         parents: list[Parent] = [
-            (self.num_shard, self.ensure(Kind.MODEL, msgspec.json.encode(item.model))),
-            (self.num_shard, self.ensure(Kind.POLICY, item.policy)),
+            (self.number, self.ensure(Kind.MODEL, msgspec.json.encode(item.model))),
+            (self.number, self.ensure(Kind.POLICY, item.policy)),
         ]
         if item.source:
             parents.append(self.foreign(item.source))
@@ -166,22 +162,31 @@ class ShardKeeper:
         self.covered[shard] = max(self.covered.get(shard, 0), verified.tree_size)
         return shard, verified.index
 
-    def outcome(self, item: Commit, appended: Appended) -> Outcome:
-        """What the caller gets: the asset that holds the id now, or the conflict."""
-        if appended.status == "conflict":
+    def outcome(self, item: Commit, answer: Appended | LedgerError) -> Outcome:
+        """What the caller gets: the asset that holds the id now, or the conflict, or the ledger's error. The batch is
+        durable by now: an entry that cannot be read back fails its own item only."""
+        if isinstance(answer, LedgerError):
+            return Outcome(error=describe(answer))
+        if answer.status == "conflict":
             return Outcome(error=conflict(item.asset_id).body)
-        return Outcome(recorded=self.recorded(appended.index))
+        try:
+            return Outcome(recorded=self.recorded(answer.index))
+        except LedgerError as error:
+            return Outcome(error=describe(error))
 
     def find(self, asset_ids: Sequence[str]) -> list[Outcome]:
-        """The assets with these ids; an empty outcome for one that is not there."""
+        """The assets with these ids; an empty outcome for one that is not there, an error for one that is damaged."""
         return [self.find_one(asset_id) for asset_id in asset_ids]
 
     def find_one(self, asset_id: str) -> Outcome:
         """The asset with this id, if it was committed."""
-        index = self.shard.find(bytes.fromhex(asset_id))
-        if index is None or self.shard.entry(index).kind != Kind.ASSET:
-            return Outcome()
-        return Outcome(recorded=self.recorded(index))
+        try:
+            index = self.shard.find(bytes.fromhex(asset_id))
+            if index is None or self.shard.entry(index).kind != Kind.ASSET:
+                return Outcome()
+            return Outcome(recorded=self.recorded(index))
+        except LedgerError as error:
+            return Outcome(error=describe(error))
 
     def recorded(self, index: int) -> Recorded:
         """An asset out of the ledger, with a fresh receipt."""
@@ -191,7 +196,7 @@ class ShardKeeper:
             asset_id=entry.asset_id.hex(),
             content=self.shard.content(index).decode(),
             content_hash=entry.content_hash.hex(),
-            shard=self.num_shard,
+            shard=self.number,
             index=index,
             receipt=self.shard.receipt(index),
             tier=Tier(str(meta["tier"])),
@@ -231,6 +236,17 @@ def conflict(asset_id: str) -> IdempotencyConflict:
         where="idempotency_key",
         fix="Use a new key for a new request, or send the first request's body again.",
     )
+
+
+def found(outcome: Outcome) -> Outcome:
+    """The outcome of a look-up, if it is none of an error.
+
+    Raises:
+        MintageError: what the ledger said, as when it is damaged there.
+    """
+    if outcome.error is not None:
+        raise rebuild(outcome.error)
+    return outcome
 
 
 def source_of(outcome: Outcome, asset_id: str) -> Recorded:

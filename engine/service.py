@@ -47,7 +47,7 @@ class Service:
         for policy in policies.values():
             with contextlib.suppress(GrammarImpossible):
                 copy_grammar(WARM_UP_FACTS, policy)  # a policy's first grammar takes a second, the next ones 13 ms
-        self.pool = Pool(num_waiting_max=config.pool.num_waiting_max, lease_s=config.pool.lease_s, now_s=time.monotonic)
+        self.pool = Pool(lease_s=config.pool.lease_s, now_s=time.monotonic)
         pipeline = Pipeline(self.pool.generate, stages, policies, config.sampling, unix_ms)
         self.intake = Intake(
             pipeline.mint,
@@ -68,6 +68,7 @@ class Service:
 
         Raises:
             InvalidRequest, NotFound, IdempotencyConflict, Overloaded: nothing was started.
+            Unavailable: nor was it then; the engine is stopping, or the ledger does not say whether it has the key.
         """
         wait_s = min(wait_s, WAIT_S_MAX)
         if body.idempotency_key is not None:
@@ -76,13 +77,14 @@ class Service:
             if known is not None:
                 return known
         request = admit(body, now_ms=unix_ms(), policies=self.policies.keys(), models=self.models)
-        return await self.intake.submit(request, is_repeatable=False, wait_s=wait_s)
+        return await self.intake.submit(request, wait_s)
 
     async def status(self, asset_id: str, wait_s: float = 0.0) -> Status:
         """How a request stands.
 
         Raises:
             NotFound: neither an open request nor an asset has this id.
+            Overloaded, Unavailable: the ledger cannot be asked now.
         """
         status = await self.intake.status(asset_id, min(wait_s, WAIT_S_MAX))
         if status is None:
@@ -94,8 +96,9 @@ class Service:
 
         Raises:
             NotFound: it is not released.
+            Overloaded, Unavailable: the ledger cannot be asked now.
         """
-        outcome = await self.stages.find(asset_id)
+        outcome = await self.intake.look_up(asset_id)
         if outcome.recorded is None:
             raise NotFound(
                 f"no released asset has the id {asset_id}",

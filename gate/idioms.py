@@ -8,9 +8,9 @@ small of the back, small of your back, spring in your step, spring to life, fall
 rose to, rose above, silver lining, gold standard, golden hour, golden rule, golden opportunity, out of the blue
 green with envy, green light, red carpet, tickled pink, rose tinted, true colours, white lie
 stole the show, shrug off, ring true, foundation of, solid foundation, watch out, keep watch
-cap it off, cap sleeve, cap sleeves, belt loop, belt loops, shirt collar, coat of, hat off, tip of the hat
+cap it off, belt loop, belt loops, shirt collar, hat off, tip of the hat
 cream of the crop, plum job, mint condition, set in stone, cut from the same cloth, hand in glove, heart of gold
-glass of, cup of, bowl of, plate of, pot of, brush off, peel off, pillow soft, second skin, paper thin
+brush off, peel off, pillow soft, second skin, paper thin
 light as a feather, boot up, pan out, mirror the, mask the, candle to, home run, black sheep, the iron, man made, no man
 around the clock, round the clock, in the long run, cold feet, best foot
 """
@@ -64,12 +64,9 @@ CONTEXTS: dict[str, dict[str, str]] = {
     "plate": {"not_after": "to"},
     "lace": {"not_before": "up"},
     "iron": {"after": "of from in cast wrought", "not_before": "it"},
-    "glass": {"not_before": "of"},
     "paper": {"not_after": "on"},
     "crystal": {"not_before": "clear"},
-    "pot": {"not_before": "of"},
     "brush": {"not_after": "to", "not_before": "off up against"},
-    "cup": {"not_before": "of"},
     "mirror": {"not_after": "to that which", "not_before": "the your"},
     "pan": {"not_before": "out"},
     "fork": {"not_before": "out"},
@@ -95,5 +92,10 @@ CONTEXTS: dict[str, dict[str, str]] = {
     "exercise": {"not_before": "your caution"},
     "running": {"not_before": "late low out"},
 }
+# "A cup of tea" is no cup of the shop, "a cup of white porcelain" is: before "of" these count as articles or materials
+# if a material follows in the next words, or if nothing before them counts them out ("ceramic and glass of ...").
+CONTAINERS = "glass glasses cup cups bowl bowls plate plates pot pots coat coats"
+CONTAINER_REACH = 3
+COUNTED_BY = "a an the another each every one your my our their his her this that first morning evening favourite"
 # Sizes of one letter count as capitals ("in M"), or after the word size.
 SIZE_LETTERS = "s m l"

@@ -108,7 +108,7 @@ eggshell
 pearl white: pearly > white
 multicolour: multi, multicolor, multi colour, multi color, multicoloured, multicolored, multi coloured, multi colored, \
 rainbow, colourful, colorful
-monochrome: black and white
+monochrome: black and white > black, white
 """
 
 # A shade makes another colour of these; "dark blue" is not stated by "blue", but may be called blue.
@@ -117,7 +117,8 @@ SHADES = "light dark pale deep bright neon pastel fluorescent dusty baby electri
 
 # Cloth of any kind is fabric; a mug of steel is not.
 TEXTILES = """
-cotton: cottons, pima
+cotton: cottons
+pima cotton: pima > cotton
 linen: flax
 silk
 satin
@@ -138,7 +139,8 @@ elastane: spandex, lycra
 denim: denims
 canvas
 corduroy: cord, cords
-velvet: velveteen
+velvet
+velveteen
 velour
 fleece
 flannel
@@ -175,13 +177,17 @@ leatherette: pleather, pu leather, man made leather
 fur
 shearling
 sheepskin
-down filling: goose down, duck down
+down filling
+goose down > down filling
+duck down > down filling
 feather: feathers
 bamboo
-rattan: wicker
+rattan
+wicker
 cork
 straw
-wood: wooden, timber, hardwood
+wood: wooden, timber
+hardwood > wood
 oak: oak wood > wood
 walnut: walnut wood > wood
 teak: teak wood > wood
@@ -192,19 +198,25 @@ beech: beech wood, beechwood > wood
 birch: birch wood > wood
 acacia: acacia wood > wood
 metal: metals
-steel: stainless steel > metal
-iron: cast iron, wrought iron > metal
+steel > metal
+stainless steel > steel, metal
+iron > metal
+cast iron > iron, metal
+wrought iron > iron, metal
 aluminium: aluminum > metal
 titanium > metal
 brass > metal
 bronze > metal
 copper > metal
-gold: gold plated, gold plating > metal
-silver: sterling silver, silver plated > metal
+gold > metal
+rose gold > gold, metal
+silver > metal
+sterling silver > silver, metal
 platinum > metal
-zinc: zinc alloy > metal
+zinc > metal
+zinc alloy > alloy, metal
 pewter > metal
-chrome: chrome plated > metal
+chrome > metal
 alloy > metal
 glass
 crystal: crystals
@@ -223,10 +235,12 @@ rubber
 silicone
 latex
 neoprene
-foam: memory foam
+foam
+memory foam > foam
 polyurethane: pu
 pvc: vinyl
-paper: cardboard
+paper
+cardboard
 beeswax
 soy wax
 enamel
@@ -242,8 +256,11 @@ amber
 """
 
 GENERIC_TEXTILE = "fabric: fabrics, textile, textiles, cloth"
-IMITATION = "faux fake imitation artificial synthetic vegan mock"
+IMITATION = "faux fake imitation artificial synthetic vegan mock pseudo simulated"
 MIXED = "blend mix"
+# A coat of metal makes a thing no metal: "gold plated" is a material of its own.
+PLATED = "plated plating plate"
+PLATINGS = "gold silver chrome copper brass bronze nickel rhodium platinum"
 
 GENDERS = """
 women: woman, womens, ladies, lady, female, females, feminine, womanly, ladylike, gal, gals, womenswear
@@ -256,8 +273,15 @@ teens: teen, teenager, teenagers
 adults: adult
 unisex: men and women, women and men, men or women, women or men, gender neutral, him and her, him or her, his or hers
 """
-# Pronouns fit the grown and the young alike; "kids" does not tell which.
-PRONOUNS = {"her hers she herself": ("women", "girls"), "his him he himself": ("men", "boys")}
+# Whom a copy speaks of. Pronouns and some kin are grown or young; "kids" does not tell which.
+PERSONS = {
+    "her hers she herself daughter daughters sister sisters niece nieces": ("women", "girls"),
+    "his him he himself son sons brother brothers nephew nephews": ("men", "boys"),
+    "wife wives girlfriend girlfriends mother mothers mum mums mom moms aunt aunts grandmother grandmothers grandma"
+    " bride brides": ("women",),
+    "husband husbands boyfriend boyfriends father fathers dad dads uncle uncles grandfather grandfathers grandpa"
+    " groom grooms": ("men",),
+}
 
 SEASONS = """
 summer: summers, summery, summertime
@@ -330,27 +354,93 @@ queen size: queen sized
 """
 
 ORIGINS = """
-italy: italian, milan
-france: french, paris, parisian
-japan: japanese, tokyo
+italy: italian > europe
+milan: milanese > italy, europe
+france: french > europe
+paris: parisian > france, europe
+germany: german > europe
+berlin > germany, europe
+spain: spanish > europe
+portugal: portuguese > europe
+switzerland: swiss > europe
+austria: austrian > europe
+belgium: belgian > europe
+netherlands: dutch > europe
+poland: polish > europe
+greece: greek > europe
+britain: british > europe
+england: english > britain, europe
+london > england, britain, europe
+scotland: scottish > britain, europe
+wales: welsh > britain, europe
+ireland: irish > europe
+scandinavia: scandinavian, nordic > europe
+denmark: danish > scandinavia, europe
+norway: norwegian > scandinavia, europe
+sweden: swedish > scandinavia, europe
+finland: finnish > europe
+europe: european
+turkey: turkish
+russia: russian
+ukraine: ukrainian > europe
+romania: romanian > europe
+japan: japanese
+tokyo > japan
 china: chinese
 india: indian
-america: american, usa, new york
-britain: british, english, england, london
-scotland: scottish
-ireland: irish
-germany: german
-spain: spanish
-portugal: portuguese
-switzerland: swiss
-scandinavia: scandinavian, nordic, danish, swedish, norwegian
-europe: european
-egypt: egyptian
-peru: peruvian
-turkey: turkish
-morocco: moroccan
-australia: australian
+bangladesh: bangladeshi
+pakistan: pakistani
+sri lanka: sri lankan
+nepal: nepalese
+vietnam: vietnamese
+thailand: thai
+indonesia: indonesian
+cambodia: cambodian
+korea: korean
+taiwan: taiwanese
+america: american, usa
+new york > america
+canada: canadian
 mexico: mexican
+brazil: brazilian
+peru: peruvian
+argentina: argentinian
+egypt: egyptian
+morocco: moroccan
+kenya: kenyan
+ethiopia: ethiopian
+australia: australian
+"""
+
+# How a thing looks and is cut, besides its colour. "Plain", "regular" and "short" alone are ordinary words.
+PATTERNS = """
+striped: stripe, stripes, pinstripe, pinstriped, pinstripes
+checked: checkered, chequered, gingham
+plaid: tartan
+polka dot: polka dots, polka dotted, dotted
+floral: flowered, flowery
+paisley
+animal print: leopard print, zebra print, snake print
+camouflage: camo
+herringbone
+houndstooth
+printed
+embroidered: embroidery
+solid colour: solid color, solid coloured, solid colored, single coloured
+"""
+SLEEVES = """
+long sleeve: long sleeves, long sleeved, full sleeve, full sleeves, full sleeved
+short sleeve: short sleeves, short sleeved, half sleeve, half sleeves, half sleeved
+three quarter sleeve: three quarter sleeves, three quarter sleeved
+sleeveless
+cap sleeve: cap sleeves
+"""
+FITS = """
+slim fit: slim fitting, slim cut
+skinny fit: skinny
+loose fit: loose fitting, relaxed fit, baggy
+regular fit: regular cut, straight fit, straight cut
+tailored fit
 """
 
 # Names that are no English word, so that they count wherever they stand; names such as Gap or Guess are left to the
@@ -362,3 +452,7 @@ calvin klein, tommy hilfiger, ralph lauren, michael kors, hugo boss, ray ban, ro
 tiffany, pandora, lakme, revlon, maybelline, loreal, l'oreal, nivea, olay, garnier, ikea, samsung, disney,
 quiksilver, wrangler, benetton, fabindia, fastrack, wildcraft, samsonite
 """
+
+# Names that are English words too. Inside a sentence their capital gives them away; as its first word they count where
+# an article, a material, a colour or "made" follows ("Gap jeans", "Guess made these").
+BRANDS_OF_WORDS = "gap guess diesel mango puma next boss coach fossil vans converse jockey lee express"

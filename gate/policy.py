@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from gate.errors import PolicyError
+from gate.vocabulary import KINDS, Kind
 
 POLICY_BYTES_MAX = 256 * 1024
 TERMS_MAX = 1000
@@ -22,7 +23,6 @@ WORDS_MAX = 400
 SENTENCES_MAX = 40
 RETRIES_MAX = 10
 
-Kind = Literal["colour", "material", "article", "gender", "season", "usage", "size", "origin", "brand"]
 # The vocabulary is English; another language needs a lexicon of its own before a policy may ask for it.
 Language = Literal["en"]
 Term = Annotated[str, msgspec.Meta(min_length=1, max_length=TERM_CHARS_MAX, pattern=r"\w")]
@@ -57,20 +57,14 @@ class SentenceRange(Strict, frozen=True):
 
 
 class FactRules(Strict, frozen=True):
-    """Which facts the copy must state where the brief has them, and which kinds of word need a fact behind them."""
+    """Which facts the copy must state where the brief has them, and which kinds of word need a fact behind them.
+
+    A fact that is not listed in `must_state` may be left out of the copy, but not be contradicted by a word of a kind
+    in `may_not_contradict` or by a number (numbers always need a fact behind them). Other words of a fact are free.
+    """
 
     must_state: tuple[FactKey, ...] = ("article", "colour", "material", "price", "size", "gender")
-    may_not_contradict: tuple[Kind, ...] = (
-        "colour",
-        "material",
-        "article",
-        "gender",
-        "season",
-        "usage",
-        "size",
-        "origin",
-        "brand",
-    )
+    may_not_contradict: tuple[Kind, ...] = KINDS
 
 
 class Repetition(Strict, frozen=True):

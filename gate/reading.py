@@ -11,12 +11,13 @@ from typing import NamedTuple
 from gate.numbers import Number, numbers_of, spelled
 from gate.phrases import Token, tokens_of
 from gate.verdict import Case
-from gate.vocabulary import Mention, Reading, vocabulary
+from gate.vocabulary import Mention, Reading, kind_of, vocabulary
 
 FACTS_CACHED_MAX = 1024
 SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|\n+")
 # What NFKC leaves alone but a reader does not tell apart.
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"'})
+ONE_NUMBER = re.compile(r"\W*\d[\d.,]*\W*")
 BLANK = "\N{WHITE SQUARE}"  # no letter, no digit, no punctuation of prose: no pattern of characters matches it
 
 
@@ -82,7 +83,7 @@ def normalise(text: str) -> str:
 
 def read_evidence(facts: Mapping[str, str]) -> Evidence:
     """What these facts support."""
-    known = {key: _read_fact(value) for key, value in facts.items()}
+    known = {key: _read_fact(kind_of(key), value) for key, value in facts.items()}
     return Evidence(
         values={key: fact.words for key, fact in known.items()},
         words=frozenset().union(*(fact.words for fact in known.values())),
@@ -92,12 +93,12 @@ def read_evidence(facts: Mapping[str, str]) -> Evidence:
 
 
 @lru_cache(maxsize=FACTS_CACHED_MAX)
-def _read_fact(value: str) -> Fact:
+def _read_fact(kind: str, value: str) -> Fact:
     """One fact; kept, because most briefs share their colours, genders and materials."""
     text = normalise(value)
     tokens = tokens_of(text)
     words = tuple([token.word for token in tokens])
-    return Fact(words, frozenset(vocabulary().supports(words)), tuple(numbers_of(text, tokens)))
+    return Fact(words, frozenset(vocabulary().supports(words, kind)), tuple(numbers_of(text, tokens)))
 
 
 def read_copy(text: str, facts: Mapping[str, str]) -> Copy:
@@ -106,16 +107,23 @@ def read_copy(text: str, facts: Mapping[str, str]) -> Copy:
     tokens = tuple(tokens_of(normal))
     spans = _spans(normal, facts)
     quoted = tuple([_covered(spans, token.start) for token in tokens]) if spans else (False,) * len(tokens)
+    sentences = tuple(_sentences(normal, tokens, spans))
+    mentions = [*vocabulary().mentions(normal, tokens), *vocabulary().first_of_names(normal, tokens, sentences)]
     return Copy(
         text=normal,
         outside=_blanked(normal, spans),
         tokens=tokens,
         words=tuple([token.word for token in tokens]),
         quoted=quoted,
-        mentions=tuple(vocabulary().mentions(normal, tokens)),
+        mentions=tuple(sorted(mentions)),
         numbers=tuple(numbers_of(normal, tokens)),
-        sentences=tuple(_sentences(normal, tokens, spans)),
+        sentences=sentences,
     )
+
+
+def phrase(copy: Copy, mention: Mention) -> str:
+    """A term as the copy spells it."""
+    return copy.text[copy.tokens[mention.start].start : copy.tokens[mention.stop - 1].end]
 
 
 def stated_literally(copy_words: tuple[str, ...], value: tuple[str, ...]) -> bool:
@@ -133,8 +141,8 @@ def _spans(text: str, facts: Mapping[str, str]) -> list[tuple[int, int]]:
         return []  # some capitals change length in lower case; without spans the checks are stricter, never laxer
     spans: list[tuple[int, int]] = []
     for value in sorted({normalise(fact).strip().lower() for fact in facts.values()}, key=len, reverse=True):
-        if value.isalnum() or not value:
-            continue
+        if value.isalnum() or not value or ONE_NUMBER.fullmatch(value):
+            continue  # one word or one number may be repeated in another sense
         at = lowered.find(value)
         while at >= 0:
             end = at + len(value)

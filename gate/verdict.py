@@ -8,8 +8,9 @@ import msgspec
 class Case(msgspec.Struct, frozen=True):
     """One draft to judge.
 
-    `facts` are what the copy must state and may not contradict; `prompt` is the instructions that the writer
-    was given, without the facts, so that a copy that repeats them is recognised; `policy` names the brand policy.
+    `facts` are what the copy may not contradict and, as the policy says, must state; `prompt` is what the writer was
+    told besides them (instructions, worked examples), so that a copy that repeats it is recognised; `policy` names the
+    brand policy.
     """
 
     facts: dict[str, str]

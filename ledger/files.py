@@ -1,4 +1,4 @@
-"""Files that must hold: created once and never replaced, locked by one owner, with room that is really there.
+"""Files that must hold: made durably, created once and never replaced, locked by one owner, with room really there.
 
 `link` and `flock` are the two primitives: both are decided by the kernel, so there is no moment at which two processes
 both believe that they came first, and a lock dies with its owner.
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from ledger.errors import LedgerFull, LedgerLocked
@@ -23,30 +24,49 @@ FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LOCK_POLL_S = 0.02
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and its parents where they are missing; the name of each one made is durable.
+
+    Raises:
+        LedgerFull: no room for it.
+        OSError: it cannot be made, or a file has the name.
+    Concurrency: any number of processes; each syncs what it found missing, whoever was first to make it.
+    """
+    missing = list(takewhile(lambda directory: not directory.is_dir(), (path, *path.parents)))
+    with full_is_named(path):
+        for directory in reversed(missing):
+            directory.mkdir(exist_ok=True)
+            sync_directory(directory.parent)
+
+
 def create_once(path: Path, data: bytes, mode: int) -> bool:
-    """Create a file with all of `data`, durably, unless the name is taken; False when it is.
+    """Create a file with all of `data` unless the name is taken; False when it is. Either way the file is durable.
 
     Raises:
         LedgerFull: no room for it; nothing was created.
         OSError: the directory cannot be written.
     Concurrency: of any number of processes exactly one gets True, and none ever sees half a file.
     """
-    if path.exists():  # needs no room, so what exists can be opened on a full disk
-        return False
     with full_is_named(path):
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
-        sync_directory(path.parent)
+        is_new = not path.exists() and _link_new(path, data, mode)  # what exists needs no room: a full disk can be read
+        sync_directory(path.parent)  # of a taken name, too: whoever made it may not have got so far
+    return is_new
+
+
+def _link_new(path: Path, data: bytes, mode: int) -> bool:
+    """Write a file whose data is durable and then give it its name; False when somebody else was first."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
     return True
 
 

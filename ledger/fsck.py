@@ -1,7 +1,8 @@
 """The offline verifier of a ledger on disk: recomputes everything from the entries up and compares it with what is
 stored. It takes no lock and writes nothing, so it may run beside the shard's owner (in another process).
 
-    1. head        there is one, and its checkpoint is signed under a shard's origin
+    0. shards      one directory for each line of the verifier keys, and no other
+    1. head        there is one, and its checkpoint is signed under this shard's origin, with this shard's key
     2. entries     indices without a gap; canonical form; of this shard; parents that exist and come before
     3. tree        every leaf and node recomputed; none missing, none too many; the root is the checkpoint's
     4. ids         every entry is found by its asset id, and no id leads elsewhere
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from ledger.entry import Entry, decode
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, ReceiptInvalid
 from ledger.log import VERIFIER_FILE, read_verifier_keys, shard_of_origin, shard_path, shard_paths
 from ledger.merkle import Frontier, Node, leaf_hash
 from ledger.note import Checkpoint, VerifierKey, open_checkpoint, parse_verifier_key
@@ -56,21 +57,19 @@ def check(path: Path, verifier_keys: Sequence[str] | None = None) -> Report:
 
     A parent in another shard is looked up when the whole log is checked, and taken as given for one shard alone.
     Args:
-        verifier_keys: whom to believe. Without them the log's own `verifier.keys` is read from the directory: that
-            finds damage, but not a ledger that was replaced together with its keys.
+        verifier_keys: whom to believe, line n for shard n. Without them the log's own `verifier.keys` is read from the
+            directory: that finds damage, but not a ledger that was replaced together with its keys.
     """
     findings = _Findings()
     one_shard = (path / DATA_FILE).exists()
-    shard_dirs = [path] if one_shard else shard_paths(path)
-    if not shard_dirs:
-        findings.add(str(path), "no shard is here")
-    keys_file = (path.parent if one_shard else path) / VERIFIER_FILE
-    keys = _parsed_keys(keys_file, verifier_keys, findings)
-    checks = [_check_shard(shard_dir, keys, findings) for shard_dir in shard_dirs]
-    if not one_shard:
-        _check_foreign_parents(path, checks, findings)
+    log = path.resolve().parent if one_shard else path
+    keys = _parsed_keys(log / VERIFIER_FILE, verifier_keys, findings)
+    if one_shard:
+        checks = [_check_shard(path.resolve(), _keys_of_one(path.resolve(), keys), findings)]
+    else:
+        checks = _check_log(path, keys, findings)
     num_entries = sum(shard.num_entries for shard in checks)
-    return Report(len(shard_dirs), num_entries, tuple(findings.problems), findings.truncated)
+    return Report(len(checks), num_entries, tuple(findings.problems), findings.truncated)
 
 
 class _Findings:
@@ -111,13 +110,17 @@ class _ShardCheck:
         """The checkpoint, if it can be believed."""
         try:
             head = snapshot.head()
-            if head is None:
-                self.problem("head", "there is none")
-                return None
-            checkpoint = open_checkpoint(head.checkpoint, keys)
-            shard_of_origin(checkpoint.origin)
         except LedgerError as error:
             self.problem("head", error.what)
+            return None
+        if head is None or not keys:
+            self.problem("head", "there is none" if head is None else "no verifier key is for a shard of this name")
+            return None
+        try:
+            checkpoint = open_checkpoint(head.checkpoint, keys)
+        except ReceiptInvalid as error:
+            claimed = head.checkpoint.partition("\n")[0]
+            self.problem("head", f"{error.what}; it says that it is of {claimed[:80]!r}")
             return None
         if head.tree_size != checkpoint.tree_size:
             self.problem("head", f"size {head.tree_size}, but its checkpoint is of {checkpoint.tree_size} entries")
@@ -188,6 +191,26 @@ class _ShardCheck:
                 self.problem(f"blob {digest.hex()}", "its bytes do not have its hash")
 
 
+def _check_log(path: Path, keys: Sequence[VerifierKey], findings: _Findings) -> list[_ShardCheck]:
+    """Every shard that a key is for, with that key alone, so that none passes for another; what else is there, with no
+    key."""
+    found = shard_paths(path)
+    expected = {shard_path(path, shard): key for shard, key in enumerate(keys)}
+    if not found and not expected:
+        findings.add(str(path), "no shard is here")
+    for missing in sorted(expected.keys() - set(found)):
+        findings.add(missing.name, f"missing, though {expected[missing].name} is in the verifier keys")
+    checks = [_check_shard(each, [expected[each]] if each in expected else [], findings) for each in found]
+    _check_foreign_parents(path, checks, findings)
+    return checks
+
+
+def _keys_of_one(path: Path, keys: Sequence[VerifierKey]) -> Sequence[VerifierKey]:
+    """The key for a shard's directory by its name. A copy under a name of its own may be any shard."""
+    by_name = {shard_path(path.parent, shard): [key] for shard, key in enumerate(keys)}
+    return by_name.get(path, keys)
+
+
 def _check_shard(path: Path, keys: Sequence[VerifierKey], findings: _Findings) -> _ShardCheck:
     check = _ShardCheck(path.name, findings)
     try:
@@ -218,11 +241,17 @@ def _num_entries(path: Path) -> int:
 
 
 def _parsed_keys(file: Path, given: Sequence[str] | None, findings: _Findings) -> list[VerifierKey]:
-    """The keys to believe; none, and a problem, when there is no usable list of them."""
+    """The keys to believe, key n for shard n; none, and a problem, when there is no usable list of them."""
+    where = str(file) if given is None else "the given keys"
     try:
-        return [parse_verifier_key(key) for key in (read_verifier_keys(file) if given is None else given)]
+        keys = [parse_verifier_key(key) for key in (read_verifier_keys(file) if given is None else given)]
+        misplaced = [key.name for shard, key in enumerate(keys) if shard_of_origin(key.name) != shard]
     except OSError as error:
-        findings.add(str(file), f"no verifier keys: {error.strerror}")
+        findings.add(where, f"no verifier keys: {error.strerror}")
     except (LedgerError, UnicodeDecodeError) as error:
-        findings.add(str(file), f"no verifier keys: {error}")
+        findings.add(where, f"no verifier keys: {error}")
+    else:
+        if not misplaced:
+            return keys
+        findings.add(where, f"no verifier keys: {misplaced[0]} is not on the line of its shard")
     return []

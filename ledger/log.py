@@ -3,11 +3,12 @@
     DIR/key             the secret key, mode 0600; signs for every shard
     DIR/verifier.keys   one public verifier key a line, line n for shard n: all that a third party needs
     DIR/shard-000/      a shard's own directory (`ledger.store`)
+    DIR/shard-000.begun says that the shard was begun, and must not be begun again (`ledger.shard`)
 
 Every shard is a log of its own, with the origin `<log name>/shard-<n>`. One Ed25519 key signs for all: the key name
 goes into the key id, and the origin into the signed text, so a signature for one shard is none for another.
-The number of shards is fixed when the log is made: a request finds its shard by its asset id modulo that number, and
-with another number the same id could be written twice.
+The number of shards is fixed when the log is made: a request finds its shard by the XXH3 of its asset id modulo that
+number, and with another number the same id could be written twice.
 """
 
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ledger.entry import SHARD_MAX
 from ledger.errors import KeyInvalid, LogMismatch, ReceiptInvalid
-from ledger.files import create_once, full_is_named
+from ledger.files import create_once, make_directory
 from ledger.note import KEY_BYTES, Signer, parse_secret
 
 KEY_FILE = "key"
@@ -54,8 +55,7 @@ def open_keys(path: Path, log_name: str, num_shards: int, *, entropy: Callable[[
         raise LogMismatch(
             f"{num_shards} shards", where="num_shards", fix=f"Ask for a number from 1 to {NUM_SHARDS_MAX}."
         )
-    with full_is_named(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     fresh = Signer(log_name, entropy(KEY_BYTES))
     create_once(path / KEY_FILE, f"{fresh.secret()}\n".encode(), 0o600)
     signer = _read_key(path / KEY_FILE)
@@ -74,9 +74,16 @@ def shard_path(path: Path, shard: int) -> Path:
     return path / f"shard-{shard:03d}"
 
 
+def begun_path(shard_dir: Path) -> Path:
+    """The file that says that a shard was begun. It lies beside the shard's directory, so that whoever loses that
+    directory, or the disk that was mounted there, still has it."""
+    return shard_dir.with_name(f"{shard_dir.name}.begun")
+
+
 def shard_paths(path: Path) -> list[Path]:
     """The directories of all shards that exist in the log in `path`, in order."""
-    return sorted(path.glob("shard-[0-9]*"), key=lambda found: (len(found.name), found.name))
+    found = (each for each in path.glob("shard-[0-9]*") if each.is_dir())
+    return sorted(found, key=lambda each: (len(each.name), each.name))
 
 
 def origin(log_name: str, shard: int) -> str:

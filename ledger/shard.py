@@ -35,9 +35,10 @@ from ledger.entry import (
     from_bytes,
 )
 from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LogMismatch, ReceiptInvalid
+from ledger.files import create_once
 from ledger.group import Answer
 from ledger.index import BATCH_ENTRIES_MAX, Index
-from ledger.log import shard_of_origin
+from ledger.log import begun_path, shard_of_origin
 from ledger.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
 from ledger.note import Checkpoint, Signer, open_checkpoint
 from ledger.payload import Payload
@@ -160,7 +161,8 @@ class Shard:
             signer: the shard's own, from `ledger.log.open_keys`.
             entropy: random bytes, for the secret seeds of hash tables; nothing that others see depends on them.
         Raises:
-            LedgerLocked, LedgerFull, LedgerCorrupt: see `Store.open`; or what is stored contradicts itself.
+            LedgerLocked, LedgerFull, LedgerCorrupt: see `Store.open`; or what is stored contradicts itself; or the shard
+                was begun before and nothing is left of it.
             LogMismatch: the signer is another shard's, or the shard another log's.
         Cost: reads the index's ids (12 bytes an entry), and the entries since its last run and since the balances were
             stored last.
@@ -398,14 +400,26 @@ class Shard:
 
 
 def _begin(store: Store, signer: Signer) -> None:
-    """Publish the empty tree in a new shard."""
+    """Publish the empty tree in a new shard.
+
+    The file that says that the shard was begun comes after the empty tree and before anything is given out. Where a
+    crash fell between the two, the next open finds an empty tree and writes the file.
+    """
+    begun = begun_path(store.path)
     with store.read() as snapshot:
-        if snapshot.state("head") is not None:
-            return
-    root = Edge(0, {}).root()
-    with store.write() as batch:
-        note = signer.sign(Checkpoint(signer.name, 0, root).text())
-        batch.put_state("head", Head(0, 0, root, note).pack())
+        is_new = snapshot.state("head") is None
+    if is_new and begun.exists():
+        raise LedgerCorrupt(
+            "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
+            where=str(begun),
+            fix="Restore the shard's directory from a copy.",
+        )
+    if is_new:
+        root = Edge(0, {}).root()
+        with store.write() as batch:
+            note = signer.sign(Checkpoint(signer.name, 0, root).text())
+            batch.put_state("head", Head(0, 0, root, note).pack())
+    create_once(begun, f"{signer.name}\n".encode(), 0o644)
 
 
 def _resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], bytes]) -> Memory:

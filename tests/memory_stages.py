@@ -1,13 +1,20 @@
-"""Gate and ledger in memory, with the promises of the real ones and doors that a test can hold shut."""
+"""Gate and ledger in memory, with the promises of the real ones and doors that a test can hold shut; and a client."""
 
 import asyncio
 import hashlib
 
 from briefs import policies
 
+from engine.intake import Intake
 from engine.records import Commit, Outcome, Recorded, conflict
-from engine.request import Asset
+from engine.request import Asset, AssetRequest, Status
 from gate.verdict import Case, Finding, Verdict
+
+
+async def send(intake: Intake, wanted: AssetRequest, wait_s: float) -> Status:
+    """Hand in a request whose client chose the key, in the two steps of `Service.submit`."""
+    known = await intake.repeat(wanted.asset_id, wanted.body_hash, wait_s)
+    return known if known is not None else await intake.submit(wanted, wait_s)
 
 
 class Door:
@@ -33,12 +40,13 @@ class Door:
 
 
 class MemoryStages:
-    """Accepts the drafts whose text starts with "good"; commits an asset id once, for ever."""
+    """Accepts the drafts whose text starts with "good"; commits an asset id once, for ever. As this ledger, like the
+    real one, answers a repeat with what it has, `num_records` counts how often each id came."""
 
     def __init__(self) -> None:
         self.policy_hashes = {name: policy.hash for name, policy in policies().items()}
         self.recorded: dict[str, Recorded] = {}
-        self.num_commits: dict[str, int] = {}
+        self.num_records: dict[str, int] = {}
         self.gate_door, self.record_door, self.find_door = Door(), Door(), Door()
 
     async def assess(self, case: Case) -> Verdict:
@@ -48,11 +56,11 @@ class MemoryStages:
         return Verdict(accepted, findings, float(accepted), case.policy, self.policy_hashes[case.policy])
 
     async def record(self, commit: Commit) -> Outcome:
+        self.num_records[commit.asset_id] = self.num_records.get(commit.asset_id, 0) + 1
         await self.record_door()
         found = self.recorded.get(commit.asset_id)
         if found is None:
             found = self.recorded[commit.asset_id] = Recorded(self.asset(commit), commit.request_hash)
-            self.num_commits[commit.asset_id] = self.num_commits.get(commit.asset_id, 0) + 1
         if found.request_hash != commit.request_hash:
             return Outcome(error=conflict(commit.asset_id).body)
         return Outcome(recorded=found)

@@ -7,18 +7,24 @@ Turned down: `AsyncLLM` or vLLM's server. Both take the queue away from us, and 
 
 from pathlib import Path
 
+import torch
 from vllm import EngineArgs, SamplingParams, TokensPrompt
+from vllm.config import VllmConfig
 from vllm.exceptions import VLLMClientError
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 from engine.config import TextConfig
 from engine.errors import ErrorBody, InvalidRequest, StartFailed, Unavailable
 from engine.generators.contract import Attempt, Draft, ModelInfo
+from engine.generators.nucleus import keep_nucleus
 from engine.models.registry import ModelSource
 
 GIB = 1 << 30
 CPU_BLOCK_TOKENS = 32  # vLLM takes 128 on CPU; 32 is the smallest its kernels like, and lets short brand prompts hit
+TOP_P = 0.95
 BATCHED_TOKENS_MAX = 2048  # of prompts prefilled in one step; more would hold up those that are decoding
 
 
@@ -44,15 +50,31 @@ def engine_args(model: Path, text: TextConfig) -> EngineArgs:
 
 
 def sampling_params(attempt: Attempt) -> SamplingParams:
-    """vLLM's parameters for an attempt."""
+    """vLLM's parameters for an attempt; the benchmark gives the same ones to bare `vllm.LLM`."""
     return SamplingParams(
         max_tokens=attempt.tokens_max,
         temperature=attempt.temperature,
-        top_p=0.95,
+        top_p=TOP_P,
         seed=attempt.seed,
         structured_outputs=StructuredOutputsParams(grammar=attempt.grammar) if attempt.grammar else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+class Nucleus(LogitsProcessor):
+    """Top-p in vLLM's sampler, after the temperature, where vLLM's own would follow. All rows have the same `TOP_P`."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        """Nothing is kept: what it does depends on the logits only."""
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        return keep_nucleus(logits, TOP_P)
+
+    def is_argmax_invariant(self) -> bool:
+        return True
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """No request differs from another."""
 
 
 def ended(reason: str | None) -> ErrorBody:
@@ -72,8 +94,12 @@ class TextGenerator:
         self.capacity = text.capacity
         self.model_len_max = text.model_len_max
         self.running: set[str] = set()
+        args = engine_args(source.path, text)
+        self.own_nucleus = current_platform.is_cpu()  # GPUs sort faster than they would ask back
+        if self.own_nucleus:
+            args.logits_processors = [Nucleus]
         try:
-            self.engine = LLMEngine.from_engine_args(engine_args(source.path, text))
+            self.engine = LLMEngine.from_engine_args(args)
         except Exception as error:
             raise StartFailed(
                 f"vLLM cannot load the model: {type(error).__name__}: {error}",
@@ -112,11 +138,14 @@ class TextGenerator:
                 where="brief",
                 fix="Shorten the facts or the style, or raise text.model_len_max in the configuration.",
             )
+        params = sampling_params(attempt)
+        if self.own_nucleus:
+            params.top_p = 1.0
         try:
             self.engine.add_request(
                 attempt.attempt_id,
                 TokensPrompt(prompt_token_ids=ids),
-                sampling_params(attempt),
+                params,
                 priority=attempt.priority,
             )
         except (ValueError, VLLMClientError) as error:

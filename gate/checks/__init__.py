@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from gate.checks import amounts, facts, form, leak, names, wording
+from gate.checks import amounts, denial, facts, form, leak, names, wording
 from gate.policy import Policy
 from gate.reading import Draft
 
@@ -12,7 +12,8 @@ Check = Callable[[Policy, Draft], Iterable[str]]
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("missing", facts.missing),
     ("unsupported", facts.unsupported),
-    ("negated", facts.negated),
+    ("negated", denial.negated),
+    ("imitated", denial.imitated),
     ("numbers", amounts.numbers),
     ("names", names.names),
     ("banned", wording.banned),

@@ -11,12 +11,13 @@ from gate.policy import Policy
 from gate.reading import Draft
 
 # Latin letters with accents, digits, and the punctuation of prose; an en dash, an ellipsis and a no-break space are
-# what writers' tools make of -, ... and a space.
+# what writers' tools make of -, ... and a space. A letter with a plainer form (a long s, a ligature) is a look-alike.
+LATIN = "".join(char for char in map(chr, range(0xC0, 0x180)) if unicodedata.is_normalized("NFKC", char))
 ALLOWED = frozenset(
     string.ascii_letters
     + string.digits
     + " \n.,;:!?'\"()&%/+-$€£¥₹–—…’‘“”\u00a0"
-    + "".join(chr(code) for code in range(0xC0, 0x180) if chr(code) not in "×÷")
+    + LATIN.replace("×", "").replace("÷", "")
 )
 BRACKETS = re.compile(r"[()\[\]{}]")
 CLOSERS = {")": "(", "]": "[", "}": "{"}

@@ -2,15 +2,19 @@
 call. They look at the text with literal facts blanked, so a product may be called "s.Oliver" or "Mr. Men"."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain, islice
 
 from gate.phrases import PhraseTable, windows, word_set, words_of
 from gate.policy import Policy
-from gate.reading import Draft, normalise
+from gate.reading import SENTENCE_END, Draft, normalise
 
-# A run this long shared with the prompt, with this many words that no fact holds, is the prompt itself.
+# A sentence, or a run, of so many words that the prompt has too is the prompt itself. Words and keys of facts do not
+# count: "it comes in size M" is what anybody would say.
+PROMPT_SENTENCE_WORDS_MIN = 4
 PROMPT_RUN_WORDS = 8
-PROMPT_RUN_OWN_WORDS = 4
+PROMPTS_CACHED_MAX = 256
 
 MARKUP = re.compile(r"[<>|{}\[\]`#*_~\\^=]|^[ ]*[-•] ", re.MULTILINE)
 LABEL = re.compile(r"(?:^|[.!?\n])\s*((?:product )?\w+)\s*:", re.IGNORECASE)
@@ -64,12 +68,20 @@ def chatter(policy: Policy, draft: Draft) -> Iterator[str]:
 
 
 def prompt(policy: Policy, draft: Draft) -> Iterator[str]:
-    """No long run of words of the prompt, other than facts."""
-    asked = set(windows(words_of(normalise(draft.case.prompt)), PROMPT_RUN_WORDS))
-    for run in windows(draft.copy.words, PROMPT_RUN_WORDS):
-        if run in asked and sum(word not in draft.evidence.words for word in run) >= PROMPT_RUN_OWN_WORDS:
-            yield f"repeats the prompt: {' '.join(run)!r}"
-            return
+    """No sentence of the prompt, and no long run of its words; facts are left out on both sides."""
+    facts = draft.evidence.words.union(*(words_of(key) for key in draft.case.facts))
+
+    def own(words: Iterable[str]) -> tuple[str, ...]:
+        return tuple([word for word in words if word not in facts])
+
+    asked = [own(sentence) for sentence in _prompt_sentences(draft.case.prompt)]
+    said = [own(draft.copy.words[first:last]) for first, last in draft.copy.sentences]
+    runs = set(windows(list(chain.from_iterable(asked)), PROMPT_RUN_WORDS))
+    repeated = chain(
+        (sentence for sentence in said if len(sentence) >= PROMPT_SENTENCE_WORDS_MIN and sentence in asked),
+        (run for run in windows(list(chain.from_iterable(said)), PROMPT_RUN_WORDS) if run in runs),
+    )
+    yield from (f"repeats the prompt: {' '.join(words)!r}" for words in islice(repeated, 1))
 
 
 def placeholders(policy: Policy, draft: Draft) -> Iterator[str]:
@@ -81,6 +93,12 @@ def placeholders(policy: Policy, draft: Draft) -> Iterator[str]:
 def contacts(policy: Policy, draft: Draft) -> Iterator[str]:
     """No web address, e-mail address or telephone number."""
     yield from _hits(CONTACT, draft, "contact")
+
+
+@lru_cache(maxsize=PROMPTS_CACHED_MAX)
+def _prompt_sentences(text: str) -> tuple[tuple[str, ...], ...]:
+    """The words of each sentence of a prompt; kept, because the tries at a brief share it."""
+    return tuple(words_of(sentence) for sentence in SENTENCE_END.split(normalise(text)))
 
 
 def _hits(pattern: re.Pattern[str], draft: Draft, what: str) -> Iterator[str]:

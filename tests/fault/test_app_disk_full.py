@@ -11,7 +11,7 @@ import pytest
 from briefs import FACTS, MODEL, TRUE_COPY, open_service, request, small_config
 
 from actors.api import build_api
-from actors.hop import encode
+from actors.hop import Answer, encode
 from actors.ledger_shard import LedgerShard
 from engine.generators.fake import FakeGenerator
 from engine.records import Commit, Outcome
@@ -149,7 +149,10 @@ async def test_the_shard_actor_answers_every_item_of_a_batch_with_the_full_disk(
     items = [item for item in map(commit, keys) if shard_of(item.asset_id, 2) == 0]
 
     async def commit_all(batch: list[Commit]) -> list[Outcome]:
-        return msgspec.msgpack.decode(await actor.commit(encode(batch)), type=list[Outcome])
+        return outcomes(await actor.commit(encode(batch)))
+
+    def outcomes(answer: bytes) -> list[Outcome]:
+        return msgspec.msgpack.decode(msgspec.msgpack.decode(answer, type=Answer).result, type=list[Outcome])
 
     try:
         (first,) = await commit_all(items[:1])
@@ -158,9 +161,7 @@ async def test_the_shard_actor_answers_every_item_of_a_batch_with_the_full_disk(
         errors = [outcome.error for outcome in await commit_all(items[1:])]
         assert {error.code if error else None for error in errors} == {"ledger_full"}
         assert len(errors) == len(items) - 1
-        found = msgspec.msgpack.decode(
-            await actor.find(encode([items[0].asset_id, items[1].asset_id])), type=list[Outcome]
-        )
+        found = outcomes(await actor.find(encode([items[0].asset_id, items[1].asset_id])))
         assert [outcome.recorded for outcome in found] == [first.recorded, None]
         disk.free()
         assert all(outcome.recorded for outcome in await commit_all(items[1:5]))

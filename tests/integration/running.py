@@ -19,6 +19,7 @@ import yaml
 from actors.ports import free_port
 from engine.config import CONFIGS
 from engine.request import Asset, Status
+from gate.policy import RETRIES_MAX
 from ledger.entry import Entry, Kind, decode
 from ledger.log import shard_paths
 from ledger.receipt import verify
@@ -31,11 +32,9 @@ REQUEST_S_MAX = 300.0
 PATIENCE_S = 60.0
 POLL_S = 0.1
 LOG_CHARS_MAX = 4_000
-
-
-def deadline_ms() -> int:
-    """A deadline that is not under test."""
-    return time.time_ns() // 1_000_000 + 3_600_000
+EVERYDAY_WORDS = ["a", "an", "and", "for", "in", "is", "it", "of", "the", "this", "to", "with"]
+DEADLINE_MS = time.time_ns() // 1_000_000 + 3_600_000
+"""A deadline that is not under test: always the same, so that a request sent again is the same request."""
 
 
 def mintage(*args: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -51,12 +50,16 @@ def mintage(*args: str | Path, **environment: str) -> "subprocess.CompletedProce
 
 
 def write_config(folder: Path) -> Path:
-    """A configuration with a policy more: `quick`, which is `default` without its free retries."""
+    """A configuration with two policies more: `quick`, which is `default` without its free retries, and `never`, which
+    no English text passes, so that a request stays open for as long as a test looks at it."""
     policies = folder / "policies"
     shutil.copytree(CONFIGS / "policies", policies)
     quick = yaml.safe_load((policies / "default.yaml").read_text())
     quick |= {"name": "quick", "retries": {"free": 0, "constrained": 1}}
     (policies / "quick.yaml").write_text(yaml.safe_dump(quick))
+    never = quick | {"name": "never", "banned_terms": EVERYDAY_WORDS}
+    never["retries"] = {"free": RETRIES_MAX, "constrained": 0}
+    (policies / "never.yaml").write_text(yaml.safe_dump(never))
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump({"policies_dir": str(policies)}))
     return config

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from running import RunningEngine, deadline_ms, until
+from running import DEADLINE_MS, RunningEngine, until
 
 from actors.api import BODY_BYTES_MAX
 from engine.admission import asset_id
 from engine.catalogue import brief_facts, load
 from engine.config import CONFIGS
 from engine.errors import ErrorBody
-from engine.request import Status
+from engine.request import Asset, Status
 from engine.tiers import Tier
 from ledger.errors import ReceiptInvalid
 from ledger.receipt import verify
@@ -28,7 +28,7 @@ SCARF = {"article": "Scarf", "colour": "Teal", "material": "Wool"}
 def body(key: str, **fields: Any) -> dict[str, Any]:
     """A request with time enough on any machine."""
     brief = {"facts": SCARF, "policy": "quick"}
-    return {"brief": brief, "idempotency_key": key, "deadline_ms": deadline_ms()} | fields
+    return {"brief": brief, "idempotency_key": key, "deadline_ms": DEADLINE_MS} | fields
 
 
 def status_of(response: httpx.Response) -> Status:
@@ -41,10 +41,16 @@ def error_of(response: httpx.Response) -> ErrorBody:
     return msgspec.convert(response.json()["error"], ErrorBody, strict=True)
 
 
+@pytest.fixture
+async def first(engine: RunningEngine, http: httpx.AsyncClient) -> Asset:
+    """An asset that is the same for every test that asks for it."""
+    return engine.released(await http.post("/v1/assets", json=body("first", brief={"facts": SCARF}, value_micros=77)))
+
+
 async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
-    engine: RunningEngine, http: httpx.AsyncClient
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
 ) -> None:
-    asset = engine.released(await http.post("/v1/assets", json=body("first", brief={"facts": SCARF}, value_micros=77)))
+    asset = first
     content = await http.get(f"/v1/assets/{asset.asset_id}/content")
     assert content.text == asset.content
     assert hashlib.sha256(content.content).hexdigest() == asset.content_hash
@@ -57,14 +63,13 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
     assert all(fact in words for fact in ("scarf", "teal", "wool"))
 
 
-async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    asset = engine.released(await http.get(f"/v1/assets/{asset_id('public', 'first')}"))
+async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, first: Asset) -> None:
     with pytest.raises(ReceiptInvalid, match="content"):
-        verify(asset.receipt, engine.verifier_keys(), asset.content.encode() + b" ")
+        verify(first.receipt, engine.verifier_keys(), first.content.encode() + b" ")
 
 
-async def test_checkpoints_cover_what_was_released(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    asset = engine.released(await http.get(f"/v1/assets/{asset_id('public', 'first')}"))
+async def test_checkpoints_cover_what_was_released(http: httpx.AsyncClient, first: Asset) -> None:
+    asset = first
     notes = (await http.get("/v1/checkpoint")).json()
     one = (await http.get(f"/v1/checkpoint/{asset.shard}")).text
     assert notes[asset.shard] == one
@@ -116,9 +121,8 @@ async def test_repeats_of_a_request_even_at_the_same_moment_get_one_asset(
     assert len({(asset.asset_id, asset.shard, asset.index, asset.content) for asset in assets}) == 1
 
 
-async def test_a_key_that_was_used_for_another_request_is_a_conflict(
-    engine: RunningEngine, http: httpx.AsyncClient
-) -> None:
+@pytest.mark.usefixtures("first")
+async def test_a_key_that_was_used_for_another_request_is_a_conflict(http: httpx.AsyncClient) -> None:
     other = body("first", brief={"facts": SCARF | {"colour": "Red"}}, value_micros=77)
     answer = await http.post("/v1/assets", json=other)
     assert (answer.status_code, error_of(answer).where) == (409, "idempotency_key")
@@ -133,7 +137,6 @@ async def test_who_does_not_wait_gets_202_and_the_asset_at_location(
     assert asset.asset_id == asset_id("public", "async")
 
 
-HASTY_CLIENTS = 5
 BAD_INPUTS: list[tuple[str, bytes | dict[str, Any], int, str, str]] = [
     ("not JSON", b'{"brief": ', 400, "invalid_request", "body"),
     ("not UTF-8", b'{"brief": {"facts": {"article": "\xff"}}}', 400, "invalid_request", "body"),
@@ -196,25 +199,40 @@ async def test_what_is_not_there_is_said_in_the_same_form(
     assert error_of(answer).fix
 
 
-async def test_a_client_that_goes_away_stops_its_request(engine: RunningEngine, http: httpx.AsyncClient) -> None:
-    for number in range(HASTY_CLIENTS):  # a draft may be accepted before its client is gone; then it is an asset
-        num_drafts_before = engine.health()["num_drafts"]
-        waiting = asyncio.create_task(http.post("/v1/assets", json=body(f"abandoned {number}")))
-        await until(lambda: engine.health()["num_open"] == 1, "the request is open")
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await until(lambda: engine.health()["num_open"] == 0, "the request is closed")
-        answer = await http.get(f"/v1/assets/{asset_id('public', f'abandoned {number}')}")
-        status = status_of(answer)
-        if status.state != "released":
-            break
-        engine.released(answer)
+@pytest.mark.parametrize("pause_s", [None, 0.0, 0.1], ids=["in one write", "in two writes", "body after a pause"])
+async def test_a_client_that_goes_away_stops_its_request(
+    engine: RunningEngine, http: httpx.AsyncClient, pause_s: float | None
+) -> None:
+    num_drafts_before = engine.health()["num_drafts"]
+    request = body(f"abandoned {pause_s}", brief={"facts": SCARF, "policy": "never"})
+    client = await send(engine, request, pause_s)
+    await until(lambda: engine.health()["num_open"] == 1, "the request is open")
+    client.close()
+    await until(lambda: engine.health()["num_open"] == 0, "the request is closed")
+    answer = await http.get(f"/v1/assets/{asset_id('public', request['idempotency_key'])}")
+    status = status_of(answer)
     assert status.state == "cancelled"
     assert status.error is not None
     assert status.error.code == "cancelled"
     num_drafts = engine.health()["num_drafts"]
     assert num_drafts <= num_drafts_before + 1
     # Had anything gone on without its client, it would hand in its drafts while this one is written.
-    asset = engine.released(await http.post("/v1/assets", json=body("after the abandoned one")))
+    asset = engine.released(await http.post("/v1/assets", json=body(f"after the abandoned one {pause_s}")))
     assert engine.health()["num_drafts"] == num_drafts + asset.num_attempts
     assert (await http.get(f"/v1/assets/{status.asset_id}/content")).status_code == 404
+
+
+async def send(engine: RunningEngine, request: dict[str, Any], pause_s: float | None) -> asyncio.StreamWriter:
+    """A client that has sent a request, its body apart from its headers unless `pause_s` is None, and reads nothing."""
+    data = msgspec.json.encode(request)
+    head = f"POST /v1/assets HTTP/1.1\r\nHost: mintage\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    _, client = await asyncio.open_connection("127.0.0.1", engine.port)
+    if pause_s is None:
+        client.write(head + data)
+    else:
+        client.write(head)
+        await client.drain()
+        await asyncio.sleep(pause_s)
+        client.write(data)
+    await client.drain()
+    return client

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import RunningEngine, deadline_ms, mintage
+from running import DEADLINE_MS, RunningEngine, mintage
 
 from engine import connect
 from engine.config import CONFIGS
@@ -21,7 +21,7 @@ BOOTS = {"article": "Boots", "colour": "Brown", "material": "Suede"}
 
 
 def options(key: str) -> dict[str, Any]:
-    return {"policy": "quick", "tier": "priority", "idempotency_key": key, "deadline_ms": deadline_ms()}
+    return {"policy": "quick", "tier": "priority", "idempotency_key": key, "deadline_ms": DEADLINE_MS}
 
 
 def test_the_client_mints_and_finds_again_what_it_minted(engine: RunningEngine) -> None:
@@ -49,6 +49,7 @@ async def test_the_async_forms_do_the_same(engine: RunningEngine) -> None:
 
 def test_the_clients_errors_are_the_engines_own(engine: RunningEngine) -> None:
     with connect(f"{engine.url}/") as client:
+        engine.acknowledge(client.mint(BOOTS, **options("client")))
         with pytest.raises(NotFound, match="no policy is called 'none'"):
             client.mint(BOOTS, policy="none")
         with pytest.raises(IdempotencyConflict):

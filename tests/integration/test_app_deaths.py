@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from running import RunningEngine, deadline_ms, until
+from running import DEADLINE_MS, RunningEngine, until
 
 from engine.request import Asset, Status
 
@@ -24,7 +24,7 @@ def bodies(key: str) -> list[dict[str, Any]]:
         {
             "brief": {"facts": {"article": article, "colour": colour}, "policy": "quick"},
             "tier": "flex",
-            "deadline_ms": deadline_ms(),
+            "deadline_ms": DEADLINE_MS,
             "idempotency_key": f"{key} {colour}",
         }
         for article, colour in zip(articles, COLOURS[:NUM_REQUESTS], strict=False)
@@ -60,6 +60,26 @@ async def test_a_generator_killed_in_the_middle_of_a_batch_loses_no_request(
     health = engine.health()
     assert (health["num_open"], health["num_generators"]) == (0, 1)
     assert outcomes(engine, await post_all(http, requests)) == assets
+
+
+async def test_a_killed_gateway_comes_back_and_a_request_sent_again_with_its_key_gets_its_asset(
+    engine: RunningEngine, http: httpx.AsyncClient
+) -> None:
+    before = dict(engine.acknowledged)
+    requests = bodies("gateway")
+    posted = asyncio.gather(*(http.post("/v1/assets", json=request) for request in requests), return_exceptions=True)
+    await until(lambda: under_way(engine, NUM_REQUESTS), "the generator has claimed them all")
+    killed = engine.kill_replica("Gateway")
+    assert all(isinstance(answer, httpx.TransportError) or answer.status_code >= 500 for answer in await posted)
+    await until(engine.is_healthy, "a generator has found the gateway's successor")
+    successor = engine.replica("Gateway")
+    assert successor is not None
+    assert successor.pid != killed
+    assets = outcomes(engine, await post_all(http, requests))
+    assert any(assets)
+    assert outcomes(engine, await post_all(http, requests)) == assets
+    again = await asyncio.gather(*(http.get(f"/v1/assets/{asset_id}") for asset_id in before))
+    assert [engine.released(answer).content for answer in again] == [asset.content for asset in before.values()]
 
 
 def under_way(engine: RunningEngine, num_requests: int) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from briefs import NOW_MS, draft, policies, request
-from memory_stages import MemoryStages
+from memory_stages import MemoryStages, send
 from virtual_time import settle
 
 from engine.errors import IdempotencyConflict
@@ -33,8 +33,7 @@ class House:
         return draft(attempt.attempt_id, "good copy")
 
     def submit(self, wanted: AssetRequest | None = None) -> "asyncio.Task[Status]":
-        wanted = wanted or request()
-        return asyncio.ensure_future(self.intake.submit(wanted, is_repeatable=True, wait_s=60))
+        return asyncio.ensure_future(send(self.intake, wanted or request(), wait_s=60))
 
 
 async def test_two_submits_of_one_key_that_both_ask_the_ledger_first_share_one_job() -> None:
@@ -46,7 +45,7 @@ async def test_two_submits_of_one_key_that_both_ask_the_ledger_first_share_one_j
     house.stages.find_door.open()
     statuses = await asyncio.gather(first, second)
     assert [status.state for status in statuses] == ["released", "released"]
-    assert (house.num_generated, house.stages.num_commits) == (1, {request().asset_id: 1})
+    assert (house.num_generated, house.stages.num_records) == (1, {request().asset_id: 1})
 
 
 async def test_two_different_requests_of_one_key_that_both_ask_the_ledger_first_are_asset_and_conflict() -> None:
@@ -59,7 +58,7 @@ async def test_two_different_requests_of_one_key_that_both_ask_the_ledger_first_
     assert isinstance(results[0], Status)
     assert results[0].state == "released"
     assert isinstance(results[1], IdempotencyConflict)
-    assert house.num_generated == 1
+    assert (house.num_generated, house.stages.num_records) == (1, {request().asset_id: 1})
 
 
 async def test_a_submit_whose_lookup_is_outstanding_while_another_finishes_gets_the_finished_asset() -> None:
@@ -76,7 +75,7 @@ async def test_a_submit_whose_lookup_is_outstanding_while_another_finishes_gets_
     assert not slow.done()
     house.stages.find_door.open()
     assert (await slow).asset == released.asset is not None
-    assert house.num_generated == 1
+    assert (house.num_generated, house.stages.num_records) == (1, {request().asset_id: 1})
 
 
 @pytest.mark.parametrize("num_turns", range(TURNS_MAX))
@@ -96,7 +95,7 @@ async def test_whenever_the_client_leaves_the_request_is_cancelled_or_recorded_n
     else:
         assert status is None or status.state == "cancelled"
     assert (await house.submit()).state == "released"
-    assert house.stages.num_commits == {asset_id: 1}
+    assert house.stages.num_records == {asset_id: 1}
 
 
 async def test_a_client_who_leaves_during_the_record_leaves_a_released_asset() -> None:
@@ -112,7 +111,7 @@ async def test_a_client_who_leaves_during_the_record_leaves_a_released_asset() -
     status = await house.intake.status(request().asset_id, 0)
     assert status is not None
     assert status.state == "released"
-    assert house.stages.num_commits == {request().asset_id: 1}
+    assert house.stages.num_records == {request().asset_id: 1}
 
 
 @pytest.mark.parametrize("num_turns", range(8))
@@ -127,7 +126,7 @@ async def test_a_repeat_that_comes_while_the_abandoned_job_is_being_stopped_is_s
     await settle()
     house.stages.gate_door.open()
     assert (await repeat).state == "released"
-    assert house.stages.num_commits == {request().asset_id: 1}
+    assert house.stages.num_records == {request().asset_id: 1}
 
 
 async def test_a_repeat_that_comes_during_the_record_of_an_abandoned_job_gets_its_asset() -> None:
@@ -143,7 +142,7 @@ async def test_a_repeat_that_comes_during_the_record_of_an_abandoned_job_gets_it
     await settle()
     house.stages.record_door.open()
     assert (await repeats[1]).state == "released"
-    assert house.num_generated == 1
+    assert (house.num_generated, house.stages.num_records) == (1, {request().asset_id: 1})
 
 
 async def test_closing_during_the_record_waits_for_the_ledger() -> None:
@@ -157,3 +156,4 @@ async def test_closing_during_the_record_waits_for_the_ledger() -> None:
     house.stages.record_door.open()
     await closing
     assert (await client).state == "released"
+    assert house.stages.num_records == {request().asset_id: 1}

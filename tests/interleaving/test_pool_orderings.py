@@ -18,7 +18,7 @@ STEPS = ("first completes", "first expires", "second pulls", "second completes",
 async def play(order: tuple[str, ...]) -> tuple[str, list[str]]:
     """Let one worker claim the attempt, take the steps in order, and say how the client fared and who held it."""
     now_s = 0.0
-    pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=lambda: now_s)
+    pool = Pool(lease_s=LEASE_S, now_s=lambda: now_s)
     client: asyncio.Task[Draft] = asyncio.ensure_future(pool.generate(attempt("a"), 1000))
     await settle()
     holders = [worker for worker in ("first",) if (await pool.pull(worker, 1, 0)).attempts]
@@ -83,7 +83,7 @@ def test_a_draft_that_comes_before_the_lease_ends_is_the_only_one() -> None:
 
 @pytest.mark.parametrize("leaves_first", [True, False])
 async def test_a_client_who_leaves_as_his_draft_comes_in_leaves_the_place_free(leaves_first: bool) -> None:
-    pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=lambda: 0.0)
+    pool = Pool(lease_s=LEASE_S, now_s=lambda: 0.0)
     client = asyncio.ensure_future(pool.generate(attempt("a"), 1000))
     await settle()
     await pool.pull("w", 1, 0)
@@ -105,7 +105,7 @@ async def test_a_client_who_leaves_as_his_draft_comes_in_leaves_the_place_free(l
 
 
 async def test_an_attempt_stopped_and_asked_for_again_at_once_is_aborted_before_it_is_claimed_anew() -> None:
-    pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=lambda: 0.0)
+    pool = Pool(lease_s=LEASE_S, now_s=lambda: 0.0)
     gone = asyncio.ensure_future(pool.generate(attempt("a"), 1000))
     await settle()
     await pool.pull("w", 2, 0)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.grammar import GrammarImpossible, copy_plan, sample
+from engine.prompt import instructions
 from gate.assess import assess
 from gate.policy import Policy, load_policies
 from gate.verdict import Case, Verdict
@@ -32,7 +33,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def judge(text: str, facts: dict[str, str], policy: Policy) -> Verdict:
-    return assess(policy, Case(facts, "", text, "stop", policy.name))
+    prompt = instructions(facts, tone=policy.tone, style="")
+    return assess(policy, Case(facts, prompt, text, "stop", policy.name))
 
 
 def names_of(kind: str) -> list[str]:

@@ -9,7 +9,7 @@ import random
 import pytest
 import virtual_time
 from briefs import NOW_MS, draft, policies, request
-from memory_stages import MemoryStages
+from memory_stages import MemoryStages, send
 
 from engine.errors import MintageError
 from engine.generators.contract import Attempt
@@ -17,7 +17,7 @@ from engine.intake import Intake
 from engine.pipeline import Pipeline, Sampling
 from engine.pool import Inbox, Pool, Worker
 from engine.records import Commit, Outcome
-from engine.request import Status
+from engine.request import Asset, AssetRequest, Status
 from engine.tiers import Tier
 from gate.verdict import Case, Verdict
 
@@ -70,7 +70,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.stages = SlowStages(self.dice)
-        self.pool = WatchedPool(num_waiting_max=6, lease_s=LEASE_S, now_s=virtual_time.now_s)
+        self.pool = WatchedPool(lease_s=LEASE_S, now_s=virtual_time.now_s)
         pipeline = Pipeline(self.pool.generate, self.stages, policies(), Sampling(), self.now_ms)
         self.intake = Intake(pipeline.mint, self.stages.find, num_open_max=10, num_done_max=4, now_s=virtual_time.now_s)
         self.num_workers = 0
@@ -140,7 +140,7 @@ class World:
             patience_s = self.dice.choice([0.5, 5, 1000])
             try:
                 async with asyncio.timeout(patience_s):
-                    status = await self.intake.submit(wanted, is_repeatable=True, wait_s=wait_s)
+                    status = await send(self.intake, wanted, wait_s)
                     while status.state == "pending" and self.dice.random() < 0.7:
                         status = await self.intake.status(wanted.asset_id, 10) or status
                 self.answers.append(status)
@@ -154,7 +154,8 @@ class World:
         """What must hold when all is over."""
         assert not self.pool.tickets, "an attempt outlived its request"
         assert self.pool.num_waiting == 0
-        assert set(self.stages.num_commits.values()) <= {1}, "a key was committed twice"
+        assert set(self.stages.num_records.values()) <= {1}, "a key was sent to the ledger twice"
+        assert self.stages.num_records.keys() == self.stages.recorded.keys()
         for status in self.answers:
             if status.state == "released":
                 assert status.asset == self.stages.recorded[status.asset_id].asset
@@ -188,7 +189,25 @@ def test_the_simulated_world_is_rough_enough_to_mean_something() -> None:
     assert {"released", "pending"} <= states
     assert any(world.num_left for world in worlds)
     assert any(world.num_workers > NUM_WORKERS for world in worlds), "some worker died"
-    assert any(len(world.stages.num_commits) > 3 for world in worlds)
+    assert any(len(world.stages.recorded) > 3 for world in worlds)
+
+
+def test_an_intake_that_records_every_job_twice_is_caught() -> None:
+    async def scenario() -> World:
+        world = World(0)
+        mint = world.intake.mint
+
+        async def mint_twice(wanted: AssetRequest) -> Asset:
+            await mint(wanted)
+            return await mint(wanted)
+
+        world.intake.mint = mint_twice
+        await world.run()
+        return world
+
+    world = virtual_time.run(scenario())
+    with pytest.raises(AssertionError, match="sent to the ledger twice"):
+        world.check()
 
 
 def test_a_seed_goes_the_same_way_again() -> None:

@@ -64,6 +64,8 @@ def test_a_product_may_have_no_colour_though_the_column_is_required(tmp_path: Pa
         ("A1,Mug,Blue,   ,,", "name", "name is empty"),
         ("A1,Mug,Bl\tue,Blue Mug,,", "colour", "control character U+0009 at character 3"),
         ("A1,Mug,Blue,Blue \u202e Mug,,", "name", "control character U+202E at character 6"),
+        ("A1,Mug,Blue,Blue\u200b Mug,,", "name", "control character U+200B at character 5"),
+        ("A1,Mug,Blue,Blue <|im_end|> Mug,,", "name", "chat markup in the cell"),
         ("A1,Mug,Blue," + "x" * 201 + ",,", "name", "201 characters where 200 are allowed"),
         ("A1,Mug,Blue,Blue Mug,49,", "price", 'price "49" is not an amount and an ISO 4217 currency'),
         ("A1,Mug,Blue,Blue Mug,49.00 ABC,", "price", 'price "49.00 ABC" is not an amount and an ISO 4217 currency'),

@@ -1,6 +1,7 @@
 """The command line without Ray: what goes to stdout and what to stderr, exit codes, and the second Ctrl-C."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +12,17 @@ from typing import Any
 
 import psutil
 import pytest
-from briefs import TRUE_COPY
+from briefs import TRUE_COPY, open_keepers
 from click.testing import Result
 from typer.testing import CliRunner
 
 from actors import cli
 from actors.minting import Minted
 from engine.config import CONFIGS
-from engine.errors import Overloaded, Refused
+from engine.errors import InvalidRequest, Overloaded, Refused
 from engine.request import Asset
 from engine.tiers import Tier
+from ledger.log import open_keys
 
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:8000"
@@ -143,6 +145,24 @@ def test_what_is_no_success_is_exit_code_1_and_says_why(
         assert json.loads(ran.stdout)["num_products"] > 0
 
 
+def test_receipts_of_two_engines_never_share_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "verifier.keys"
+    for _ in range(2):
+        cli.write_keys(file, ["log/shard-0+aa+bb"])
+    with pytest.raises(InvalidRequest, match="another engine"):
+        cli.write_keys(file, ["log/shard-0+cc+dd"])
+    assert file.read_text() == "log/shard-0+aa+bb\n"
+
+
+def test_keys_that_are_not_text_are_a_named_error(tmp_path: Path) -> None:
+    receipt, keys = tmp_path / "a.receipt", tmp_path / "keys"
+    receipt.write_text("c2sp.org/tlog-proof@v1\n")
+    keys.write_bytes(b"\xff\xfe\x00")
+    result = CliRunner().invoke(cli.app, ["verify", str(receipt), "--key", str(keys), "--json"])
+    assert result.exit_code == 1
+    assert set(json.loads(result.stdout)["error"]) == {"code", "what", "where", "fix"}
+
+
 def test_a_folder_that_cannot_be_written_to_ends_mint_with_a_named_error(
     application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -152,6 +172,58 @@ def test_a_folder_that_cannot_be_written_to_ends_mint_with_a_named_error(
     assert ran.exit_code == 1
     error = json.loads(ran.stdout)["error"]
     assert (error["code"], error["where"]) == ("unavailable", str(tmp_path / "1.txt"))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger of two empty shards."""
+    _, keepers = open_keepers(tmp_path / "ledger")
+    for keeper in keepers:
+        keeper.close()
+    return tmp_path / "ledger"
+
+
+def test_fsck_of_a_whole_ledger_is_exit_code_0_by_its_own_keys_and_by_the_same_from_elsewhere(
+    ledger: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "keys"
+    elsewhere.write_bytes((ledger / "verifier.keys").read_bytes())
+    for options in ([], ["--key", str(elsewhere)]):
+        ran = mintage("fsck", str(ledger), *options)
+        assert (ran.exit_code, ran.stdout) == (0, "2 shards, 0 entries: clean\n")
+
+
+def test_fsck_finds_a_ledger_that_was_replaced_with_its_keys_by_keys_from_elsewhere(
+    ledger: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "keys"
+    elsewhere.write_text("\n".join(open_keys(tmp_path / "real", "mintage.test", 2).verifier_keys))
+    assert mintage("fsck", str(ledger)).exit_code == 0
+    ran = mintage("fsck", str(ledger), "--key", str(elsewhere), "--json")
+    assert ran.exit_code == 1
+    assert [problem["where"] for problem in json.loads(ran.stdout)["problems"]] == ["shard-000 head", "shard-001 head"]
+
+
+def test_fsck_finds_a_shard_that_is_missing(ledger: Path) -> None:
+    shutil.rmtree(ledger / "shard-001")
+    ran = mintage("fsck", str(ledger))
+    assert ran.exit_code == 1
+    assert "shard-001: missing" in ran.stdout
+    assert "1 shards, 0 entries: 1 problems" in ran.stdout
+
+
+def test_fsck_with_keys_that_are_not_there_is_a_named_error(ledger: Path, tmp_path: Path) -> None:
+    ran = mintage("fsck", str(ledger), "--key", str(tmp_path / "none"), "--json")
+    assert ran.exit_code == 1
+    error = json.loads(ran.stdout)["error"]
+    assert (error["code"], error["where"]) == ("invalid_request", str(tmp_path / "none"))
+
+
+def test_fsck_with_keys_that_are_none_believes_nobody(ledger: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xff no key\n")
+    ran = mintage("fsck", str(ledger), "--key", str(tmp_path / "keys"), "--json")
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout)["problems"][0]["where"] == "the given keys"
 
 
 # `mintage run` with an engine that is one process deaf to signals, and whose stop takes for ever.

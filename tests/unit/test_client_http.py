@@ -12,8 +12,8 @@ from briefs import FACTS, body
 from engine.admission import RequestBody
 from engine.client import POLL_S_MAX, Client, HttpBackend
 from engine.embedded import LoopThread
-from engine.errors import Cancelled
-from engine.request import Asset, Status
+from engine.errors import Cancelled, Unavailable
+from engine.request import Status
 from engine.service import WAIT_S_MAX
 
 ASSET_ID = "ab" * 16
@@ -22,18 +22,18 @@ STOPPED = Status(ASSET_ID, "cancelled", error=Cancelled("stopped", where="intake
 
 
 class Heads:
-    """A gateway that answers every request with `pending`, and keeps their heads."""
+    """A gateway that answers every request with the same, `pending` by default, and keeps their heads."""
 
     def __init__(self) -> None:
         self.lines: list[list[str]] = []
-        self.url = ""
+        self.first_line = b"HTTP/1.1 202 Accepted"
+        self.content = msgspec.json.encode(PENDING)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
         self.lines.append(head)
-        content = msgspec.json.encode(PENDING)
-        writer.write(b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(content))
-        writer.write(content)
+        writer.write(self.first_line + b"\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(self.content))
+        writer.write(self.content)
         await writer.drain()
         writer.close()
 
@@ -84,6 +84,15 @@ async def test_a_wait_is_sent_in_whole_seconds_as_prefer_and_as_a_plain_decimal_
         assert float(heads.wait()) == float(wait)
 
 
+@pytest.mark.parametrize("first_line", [b"HTTP/1.1 500 Internal Server Error", b"HTTP/1.1 200 OK"])
+async def test_an_answer_that_is_not_the_engines_is_a_named_error_with_a_way_out(first_line: bytes) -> None:
+    async with gateway() as (heads, backend):
+        heads.first_line, heads.content = first_line, b"Internal Server Error"
+        for question in (backend.submit(body(), 0.0), backend.status(ASSET_ID), backend.checkpoints()):
+            with pytest.raises(Unavailable, match="again with its idempotency key"):
+                await question
+
+
 async def test_a_proxy_of_the_environment_is_not_asked_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -114,9 +123,6 @@ class SlowBackend:
         if status.state == "pending":
             await asyncio.sleep(min(wait_s, WAIT_S_MAX) / 1000)
         return status
-
-    async def asset(self, asset_id: str) -> Asset:
-        raise AssertionError("not asked for")
 
     async def checkpoints(self) -> list[str]:
         raise AssertionError("not asked for")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.factcheck import fact_errors
+from bench.factcheck import CORE, fact_errors, judge
 from bench.factcheck_lexicon import ANCESTORS, LEXICON
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -91,6 +91,23 @@ BAG = {
 JEANS = {"article": "Jeans", "colour": "Light Blue", "name": "Brindlow Slim Jeans"}
 DRESS = {"article": "Dresses", "colour": "White", "name": "Sorrelby Multi Coloured Dress"}
 SOCKS = {"article": "Socks", "colour": "Black", "name": "Brindlow No Show Cotton Socks"}
+JEANS_W = {
+    "gender": "Women",
+    "article": "Jeans",
+    "color": "Blue",
+    "material": "cotton",
+    "price": "49.00 EUR",
+    "size": "M",
+}
+MIXED_JEANS = {**JEANS_W, "material": "60% cotton, 40% polyester"}
+BLEND_JEANS = {**JEANS_W, "material": "cotton blend"}
+WATCH = {"article": "Watch", "colour": "Gold", "material": "steel"}
+HEELS = {"article": "Heels", "colour": "Silver", "material": "satin"}
+PLATED = {"article": "Necklace", "colour": "White", "material": "silver plated"}
+FAUX = {"article": "Handbag", "colour": "Black", "material": "faux leather"}
+SHOES = {"article": "Shoes", "colour": "Blue"}
+BASKET = {"article": "Basket", "pieces": "4"}
+STRIPED = {"article": "Shirt", "colour": "Blue", "pattern": "striped", "sleeve": "long sleeve", "fit": "slim"}
 
 CLEAN = [
     (MUG, "The Wrenholt Silver Steel Mug holds 350 ml. It is yours for 18.00 EUR."),
@@ -128,12 +145,91 @@ CLEAN = [
     (DRESS, "A white multi coloured dress by Sorrelby."),
     (SOCKS, "Brindlow No Show Cotton Socks in black."),
     (SOCKS, "Black Cotton for Calmer Feet at Home. Brindlow No Show Socks in Cotton."),
+    (JEANS_W, "Effortless style: blue jeans, cotton, women, M, 49.00 EUR."),
+    (JEANS_W, "Soft blue jeans for women, made of cotton. Size M, 49.00 EUR."),
+    (JEANS_W, "Blue never goes out of style. These cotton jeans for women cost only 49.00 EUR in size M."),
+    (JEANS_W, "Cotton is not only soft: these blue jeans for women are yours for just 49.00 EUR, in size M."),
+    (JEANS_W, "Today's favourite: women's blue jeans in cotton, at a price of 49.00 EUR, and in size M."),
+    (JEANS_W, "Start the day in blue jeans for women. The cotton feels great, and size M is priced at 49.00 EUR."),
+    (JEANS_W, "Comfort made easy: blue cotton jeans for women. They come in size M, with a price tag of 49.00 EUR."),
+    (MIXED_JEANS, "Blue jeans for women of 60% cotton and 40% polyester, in size M, for 49.00 EUR."),
+    (MIXED_JEANS, "Blue jeans for women: cotton (60%) with polyester (40%). Size M, 49.00 EUR."),
+    (BLEND_JEANS, "Blue jeans for women in a cotton blend, size M, 49.00 EUR."),
+    (WATCH, "A gold watch in steel, with a touch of gold for every day."),
+    (HEELS, "Silver heels, made of silver satin."),
+    (FAUX, "A black handbag made of faux leather."),
+    (BASKET, "A basket in 4 pieces. All four baskets are a joy."),
+    (STRIPED, "A blue striped shirt with long sleeves and a slim fit. Check it out."),
+]
+
+# Of our own catalogue, by the number of the product: copy as the models write it.
+RIGHT_OF_OURS = [
+    ("MT-1007", "Look to this lilac silk blouse for women. It comes in size M, is cut from silk and costs 98.00 EUR."),
+    ("MT-1013", "Men's indigo denim jeans by Brindlow, in size 32. They are yours for 79.00 EUR."),
+    ("MT-1020", "Turn heads in a red satin dress. Made for women and any party, it comes in size M, for 119.00 EUR."),
+    ("MT-1028", "Warm grey socks for men. They are knitted from merino wool, come in EU 43 and cost 14.00 EUR."),
+    ("MT-1035", "Dovrin gives women gold sandals of gold leather. Size EU 39, priced at 79.00 EUR."),
+    ("MT-1040", "A unisex black backpack with room for 22 litres. Nylon keeps it light, and 74.00 EUR makes it yours."),
+    ("MT-1044", "This black leather belt for men measures 95 cm. A formal classic, at 42 euros."),
+    ("MT-1057", "Some things simply feel right. The Mossgrave teapot is black cast iron, holds 1.2 litres: 72.00 EUR."),
+    ("MT-1064", "Say hello to a turquoise towel. Its cotton spans 70 x 140 cm. The price is 24.00 EUR."),
+    ("MT-1069", "Noctaria Men Blue Cologne is a blue scent for men. 75 ml are yours for 61.00 EUR."),
+]
+WRONG_OF_OURS = [
+    ("MT-1007", '"satin"', "A lilac satin blouse for women, in silk. Size M, 98.00 EUR."),
+    ("MT-1013", '"34"', "Men's indigo denim jeans in size 32, or size 34, for 79.00 EUR."),
+    ("MT-1020", "hedged", "A red satin dress for women, for any party, in size M, from 119.00 EUR."),
+    ("MT-1028", '"cashmere"', "Grey socks for men in merino wool and cashmere. Size EU 43, 14.00 EUR."),
+    ("MT-1035", 'material "gold"', "Women's gold sandals in leather and crafted in gold. Size EU 39, 79.00 EUR."),
+    ("MT-1040", '"25 litres"', "A unisex black nylon backpack of 22 litres, 25 litres when full, for 74.00 EUR."),
+    ("MT-1044", '"leather" is imitated', "A black belt for men, 95 cm long, that looks like leather. 42.00 EUR."),
+    ("MT-1057", '"2"', "A black cast iron teapot with 2 handles. It holds 1.2 litres and costs 72.00 EUR."),
+    ("MT-1064", '"Portugal"', "A turquoise cotton towel, 70 x 140 cm, for 24.00 EUR. Portugal made."),
+    ("MT-1069", '"women"', "A blue cologne for men and women. 75 ml, 61.00 EUR."),
 ]
 
 # Each text is true but for one planted error; the middle column must stand in an error line.
 MUG_END = "It holds 350 ml and costs 18.00 EUR."
 SHIRT_END = "Size M, 59.00 EUR."
 TEE_END = "It costs 24.00 EUR."
+JEANS_W_END = "Size M, 49.00 EUR."
+PRICE_FRAMES = [
+    "starting at 49.00 EUR",
+    "as low as 49.00 EUR",
+    "from only 49.00 EUR",
+    "up to 49.00 EUR",
+    "in many shops. Under 49.00 EUR",
+    "in our shop. From 49.00 EUR",
+    "roughly 49.00 EUR",
+    "reduced to 49.00 EUR",
+    "for 49.00 EUR and up",
+    "for 49.00 EUR or more",
+    "a saving of 49.00 EUR",
+    "with a 49.00 EUR voucher",
+    "for 49.00 EUR off",
+    "at a minimum of 49.00 EUR",
+    "formerly priced at 49.00 EUR",
+]
+OTHER_MONEY = ["49.00 MXN", "49.00 KRW", "49.00 THB", "49.00 SAR", "49.00 XOF", "49.00 TRY", "49.00 mxn", "R$ 49.00"]
+DENIALS = [
+    "Cotton is not used at all.",
+    "Blue is not their colour.",
+    "Blue isn't the colour here.",
+    "Cotton was left out.",
+    "Cotton? Not here.",
+    "Nobody would ever call these jeans blue.",
+    "You could hardly describe the fabric as cotton.",
+    "They are devoid of cotton.",
+]
+IMITATED = [
+    "It looks like cotton.",
+    "A pseudo cotton.",
+    "It has a cotton-feel.",
+    "It is cotton-like.",
+    "The cotton is fake.",
+    "It feels like real cotton.",
+    "It is almost blue.",
+]
 WRONG = [
     (MUG, '"red"', f"This silver steel mug has a red heart. {MUG_END}"),
     (MUG, '"fabric"', f"A silver steel mug of luxurious fabric. {MUG_END}"),
@@ -216,6 +312,31 @@ WRONG = [
     (BAG, '"recyclable"', "A grey backpack in recycled and recyclable nylon."),
     (JEANS, '"dark blue"', "Brindlow Slim Jeans: light blue, or dark blue."),
     (DRESS, '"skirt"', "A white multi coloured dress by Sorrelby, a skirt too."),
+    (JEANS_W, "colour", f"Cotton jeans for women. {JEANS_W_END}"),
+    *((JEANS_W, "hedged", f"Blue cotton jeans for women in size M, {frame}.") for frame in PRICE_FRAMES),
+    *((JEANS_W, f'"{money}"', f"Blue cotton jeans for women. {JEANS_W_END} Or {money}.") for money in OTHER_MONEY),
+    *((JEANS_W, "is negated", f"Blue cotton jeans for women. {JEANS_W_END} {denial}") for denial in DENIALS),
+    *((JEANS_W, "is imitated", f"Blue cotton jeans for women. {JEANS_W_END} {feigned}") for feigned in IMITATED),
+    (MIXED_JEANS, "share", f"Blue jeans for women, 40% cotton and 60% polyester. {JEANS_W_END}"),
+    (BLEND_JEANS, "only a part", f"Blue jeans for women in a cotton blend. Cotton to the last thread. {JEANS_W_END}"),
+    (BLEND_JEANS, '"cotton blend" is not stated', f"Blue jeans for women in cotton. {JEANS_W_END}"),
+    (WATCH, 'material "gold"', "A gold watch in steel. It is made of gold."),
+    (WATCH, 'material "gold"', "A gold watch in steel. It is made from the finest gold."),
+    (WATCH, 'material "gold"', "A gold watch, a watch of gold and steel."),
+    (HEELS, 'material "silver"', "Silver heels in satin, crafted from silver."),
+    (FAUX, '"real leather"', "A black handbag in faux leather. It is real leather."),
+    (FAUX, '"leather"', "A black handbag in faux leather. The leather is soft."),
+    (PLATED, '"sterling silver"', "A white necklace, silver plated. It is sterling silver."),
+    (SHOES, '"Guess"', "Guess made these shoes. They are blue."),
+    (SHOES, "Zephrane's", "Zephrane's blue shoes."),
+    (JEANS_W, '"Gap"', f"Gap blue jeans for women are made of cotton. {JEANS_W_END}"),
+    (JEANS_W, '"Bangladesh"', f"Blue cotton jeans for women. {JEANS_W_END} Bangladesh made."),
+    (JEANS_W, '"Zephrane"', f"Blue cotton jeans for women. {JEANS_W_END} Zephrane made."),
+    (BASKET, '"4"', "The basket comes in 4 pieces and has 4 handles."),
+    (STRIPED, '"checked"', "A blue checked shirt, or striped."),
+    (STRIPED, '"short sleeves"', "A blue striped shirt with short sleeves."),
+    (STRIPED, '"sleeveless"', "A blue striped shirt that is sleeveless."),
+    (STRIPED, '"relaxed fit"', "A blue striped shirt in a relaxed fit."),
 ]
 
 
@@ -223,6 +344,12 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{key: value for key, value in row.items() if value and key not in UNTOLD} for row in rows]
+
+
+def own_facts(sku: str) -> dict[str, str]:
+    with open(OWN_CATALOGUE, encoding="utf-8-sig", newline="") as file:
+        skus = [row["sku"] for row in csv.DictReader(file)]
+    return rows_of(OWN_CATALOGUE)[skus.index(sku)]
 
 
 def plain_copy(facts: dict[str, str], said: dict[str, str]) -> str:
@@ -262,6 +389,28 @@ def test_true_copy_is_clean(facts: dict[str, str], text: str) -> None:
 @pytest.mark.parametrize(("facts", "error", "text"), WRONG)
 def test_a_planted_error_is_named(facts: dict[str, str], error: str, text: str) -> None:
     assert [line for line in fact_errors(facts, text) if error in line], fact_errors(facts, text)
+
+
+@pytest.mark.parametrize(("sku", "text"), RIGHT_OF_OURS)
+def test_true_copy_of_our_own_catalogue_is_clean(sku: str, text: str) -> None:
+    assert fact_errors(own_facts(sku), text) == []
+
+
+@pytest.mark.parametrize(("sku", "error", "text"), WRONG_OF_OURS)
+def test_a_planted_error_in_copy_of_our_own_catalogue_is_named(sku: str, error: str, text: str) -> None:
+    assert [line for line in fact_errors(own_facts(sku), text) if error in line], fact_errors(own_facts(sku), text)
+
+
+def test_contradictions_and_omissions_are_told_apart() -> None:
+    verdict = judge(SHIRT, "A red linen shirt for men. Size M, 59.00 EUR.")
+    assert verdict.contradictions == ['colour "red" is not in the facts']
+    assert verdict.omissions == ['colour "Navy Blue" is not stated']
+
+
+def test_a_season_left_out_is_an_omission_only_where_it_is_required() -> None:
+    text = f"A navy linen shirt for men. {SHIRT_END}"
+    assert fact_errors(SHIRT, text) == []
+    assert fact_errors(SHIRT, text, required=[*CORE, "season"]) == ['season "Summer" is not stated']
 
 
 def test_there_are_enough_labelled_examples_of_both_sorts() -> None:

@@ -55,6 +55,21 @@ ACCEPTED = (
     "No wonder we like them! These blue cotton jeans for women are simple and well cut, in size M, for 49.00 EUR.",
     "Light as air and easy to wear, these blue jeans for ladies are made of cotton. Size M costs just 49.00 EUR.",
     "They may be the one pair you never want to take off. Blue cotton jeans for women, in size M, for 49.00 EUR.",
+    "You can't go wrong with these blue jeans for women. They are made of cotton, in size M, and cost 49.00 EUR.",
+    "There are no better women's jeans. Blue, made of cotton and easy to wear, they cost only 49.00 EUR in size M.",
+    "Blue cotton jeans for women who like cotton, from Monday to Friday. In size M they are yours for just 49.00 EUR.",
+    "These blue jeans never fail to please. Made of cotton as well as with care, for women, in size M, at 49.00 EUR.",
+    GOOD.replace("They cost 49.00 EUR and", "Yours at a price of 49.00 EUR, they"),
+    GOOD.replace("They cost 49.00 EUR and", "The price is €49 and they"),
+    GOOD.replace("They cost 49.00 EUR and", "Priced at just €49.00, they"),
+    GOOD.replace("They cost 49.00 EUR and", "For 49.00 EUR they"),
+    GOOD.replace("These blue", "These 49.00 EUR blue").replace("49.00 EUR blue jeans", "49.00 EUR jeans, blue,"),
+    GOOD.replace("size M. They", "size M - 49.00 EUR. They").replace("cost 49.00 EUR and suit", "suit"),
+    GOOD.replace("They cost 49.00 EUR and", "At 49.00 EUR these jeans"),
+    GOOD.replace("soft cotton", "cotton that looks good"),
+    GOOD.replace("These blue jeans are", "These jeans are more than blue, they are"),
+    GOOD.replace("summer ", ""),
+    GOOD.replace("casual summer days", "you well"),
 )
 
 
@@ -92,7 +107,7 @@ REJECTED = (
     ("negated", GOOD.replace("are cut from soft cotton", "aren't made of cotton")),
     ("negated", GOOD.replace("cut from soft cotton", "cut without any cotton")),
     ("negated", GOOD.replace("These blue", "These no longer blue")),
-    ("negated", GOOD.replace("soft cotton", "cotton-free cloth")),
+    ("imitated", GOOD.replace("soft cotton", "cotton-free cloth")),
     ("negated", GOOD.replace("soft cotton", "anything but cotton")),
     ("negated", GOOD.replace("cost 49.00 EUR", "do not cost 49.00 EUR")),
     ("numbers", GOOD.replace("49.00 EUR", "49.00 EUR instead of 89.00 EUR")),
@@ -104,7 +119,64 @@ REJECTED = (
     ("numbers", GOOD.replace("simple things", "simple things since 1985")),
     ("numbers", GOOD.replace("size M", "size M or size 8")),
     ("numbers", GOOD.replace("simple things", "49 simple things")),
+    *(
+        ("numbers", GOOD.replace("They cost 49.00 EUR", f"They are yours {frame}"))
+        for frame in (
+            "starting at 49.00 EUR",
+            "starting at €49",
+            "as low as 49.00 EUR",
+            "from only 49.00 EUR",
+            "down to just 49.00 EUR",
+            "up to 49.00 EUR",
+            "roughly 49.00 EUR",
+            "reduced to 49.00 EUR",
+            "for 49.00 EUR and up",
+            "at a saving of 49.00 EUR",
+            "with a 49.00 EUR voucher",
+            "for a 49.00 EUR saving",
+            "for -49.00 EUR",
+            "for -€49",
+            "for 49.00 EUR each",
+            "for 49.00 EUR a month",
+            "for 49.00 EUR off",
+        )
+    ),
+    ("numbers", GOOD.replace("49.00 EUR", "49.000 EUR")),
+    ("numbers", GOOD.replace("49.00 EUR", "0049 EUR")),
     ("names", GOOD.replace("These blue", "From Marlowe come blue")),
+    ("names", GOOD.replace("These blue jeans are", "Marlowe made these blue jeans, which are")),
+    ("unsupported", GOOD.replace("They cost", "Gap jeans cost")),
+    ("unsupported", GOOD.replace("These blue jeans are", "Guess made these blue jeans, which are")),
+    ("unsupported", GOOD.replace("They cost", "Bangladesh made. They cost")),
+    ("unsupported", GOOD.replace("things.", "things. Your husband and your father will like them.")),
+    ("unsupported", GOOD.replace("These blue jeans", "These striped blue jeans")),
+    ("unsupported", GOOD.replace("These blue jeans", "These slim fit blue jeans")),
+    ("unsupported", GOOD.replace("soft cotton", "pseudo cotton")),
+    *(
+        ("negated", GOOD.replace("They cost", f"{denial} They cost"))
+        for denial in (
+            "Blue is not their colour.",
+            "Blue isn't their colour.",
+            "Cotton is not used at all.",
+            "Cotton was left out.",
+            "Nobody would ever call these jeans blue.",
+            "They are not really what you would call blue.",
+            "They fail to be blue.",
+            "These jeans avoid cotton.",
+            "The jeans are blue in no way.",
+        )
+    ),
+    *(
+        ("imitated", GOOD.replace("cut from soft cotton", imitation))
+        for imitation in (
+            "cut to resemble soft cotton",
+            "cut from fabric that looks like cotton",
+            "cut from a fabric like cotton",
+            "cut from cotton-feel fabric",
+            "softer than cotton",
+            "almost as soft as cotton",
+        )
+    ),
     ("banned", GOOD.replace("simple things", "bargains")),
     ("banned", GOOD.replace("soft", "CHEAP")),
     ("claims", GOOD.replace("soft cotton", "organic cotton")),
@@ -128,6 +200,9 @@ REJECTED = (
     ("characters", GOOD.replace("soft", "soft\x07")),
     ("characters", GOOD.replace("49.00 EUR", "４９.00 EUR")),
     ("characters", GOOD.replace("soft", "so\ufb05")),
+    ("characters", GOOD.replace("soft", "\u017foft")),
+    ("characters", GOOD.replace("like", "l\u0133ke")),
+    ("characters", GOOD.replace("and come", "\u0149 come")),
     ("characters", GOOD + " 🎉"),
     ("markup", GOOD + "<|im_end|>"),
     ("markup", "**" + GOOD + "**"),
@@ -164,6 +239,135 @@ def test_a_long_run_of_the_prompt_is_rejected_and_its_facts_alone_are_not() -> N
     leaked = "This is a short text for shoppers that states every one of the facts below. " + GOOD
     assert "prompt" in fired(judge(leaked, prompt=prompt))
     assert judge(GOOD, prompt=prompt).accepted
+
+
+PROMPT = """You write product texts. You use every given fact.
+Warm, plain and precise. Say what the product is; promise nothing.
+This  is made for  who like a calm, simple look. Wear it all .  It costs .
+Say that the jeans is blue, made of cotton, for women, in size M, for 49.00 EUR."""
+FRESH = "These blue jeans for women are made of cotton. They come in size M and cost 49.00 EUR."
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        "Say that the jeans is blue, made of cotton, for women, in size M, for 49.00 EUR.",
+        "Warm, plain and precise.",
+        "Say what the product is; promise nothing.",
+        "These blue jeans are made for women who like a calm, simple look.",
+    ],
+)
+def test_a_sentence_of_the_prompt_is_rejected_whatever_facts_stand_in_it(leak: str) -> None:
+    assert judge(FRESH, prompt=PROMPT).accepted
+    assert "prompt" in fired(judge(f"{FRESH} {leak}", prompt=PROMPT))
+
+
+def test_what_anybody_would_say_of_the_facts_is_no_repetition_of_the_prompt() -> None:
+    text = "The jeans are blue and made of cotton, for women. They come in size M. The price is 49.00 EUR. "
+    assert judge(text + "Enjoy them.", prompt=PROMPT + "\nThey come in . The price is .").accepted
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"article": "Watch", "colour": "Gold", "name": "Marlowe Men Gold Watch"}, "It is made of gold"),
+        ({"article": "Watch", "colour": "Gold", "name": "Marlowe Men Gold Watch"}, "It is of solid gold"),
+        ({"article": "Watch", "colour": "Silver"}, "It is crafted from silver"),
+        ({"article": "Watch", "colour": "Gold", "material": "steel"}, "It is made of steel and gold"),
+        ({"article": "Watch", "colour": "Gold", "material": "steel"}, "It is made of gold and of steel"),
+        ({"article": "Watch", "colour": "Rose Gold"}, "It is made of rose gold"),
+        ({"article": "Watch", "colour": "Rose Gold"}, "It comes in rose gold, in rose and in gold"),
+        ({"article": "Watch", "material": "gold plated steel"}, "The gold plated steel is made of gold"),
+        ({"article": "Bag", "material": "faux leather"}, "Faux leather outside, it is real leather at heart"),
+        ({"article": "Mug", "origin": "Danish"}, "It is Danish, a Norwegian mug"),
+        ({"article": "Vase", "material": "ceramic"}, "It is made of ceramic and glass of the clear kind"),
+        ({"article": "Shirt", "pattern": "striped"}, "It is a checked shirt"),
+        ({"article": "Shirt", "sleeve": "long sleeve"}, "It has short sleeves"),
+        ({"article": "Shirt", "fit": "slim fit"}, "It has a loose fit"),
+        ({"article": "Shoe", "gender": "Men"}, "Made for men, and your wife and your mother will wear it"),
+    ],
+)
+def test_what_contradicts_a_fact_of_two_meanings_or_several_words_is_rejected(facts: dict[str, str], said: str) -> None:
+    text = f"{said}. This is something that you will like on any day of the week."
+    assert "unsupported" in fired(judge(text, facts=facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"article": "Watch", "colour": "Gold", "material": "steel"}, "A gold watch made of steel"),
+        ({"article": "Watch", "colour": "Gold", "material": "steel"}, "A watch of steel, crafted with care, in gold"),
+        ({"article": "Watch", "colour": "Gold"}, "A watch with a touch of gold"),
+        ({"article": "Ring", "material": "gold", "colour": "Gold"}, "A ring made of gold"),
+        ({"article": "Watch", "material": "gold plated steel"}, "A watch of gold plated steel"),
+        ({"article": "Coat", "colour": "Grey", "material": "wool"}, "A coat of soft grey wool"),
+        ({"article": "Bowl", "colour": "Brown", "material": "walnut wood"}, "A bowl of brown walnut wood"),
+        ({"article": "Cup", "colour": "White", "material": "porcelain"}, "A cup of white porcelain"),
+        ({"article": "Shirt", "pattern": "striped", "sleeve": "long sleeve"}, "A striped shirt with long sleeves"),
+        ({"article": "Mug", "color": "Black"}, "A black mug"),
+    ],
+)
+def test_facts_of_two_meanings_or_several_words_may_be_said(facts: dict[str, str], said: str) -> None:
+    verdict = judge(f"{said}, easy to like. It is something that you will use on any day.", facts=facts)
+    assert verdict.accepted, verdict.findings
+
+
+def test_a_colour_must_be_stated_however_its_key_is_spelled() -> None:
+    for key in ("colour", "color", "Color", "colors", "colours"):
+        facts = {"article": "Mug", key: "Black"}
+        text = "This is a lovely mug for quiet mornings. It is easy to like and easy to use on any day."
+        assert fired(judge(text, facts=facts)) == {"missing"}
+        assert judge(text.replace("lovely", "black"), facts=facts).accepted
+
+
+@pytest.mark.parametrize(
+    ("facts", "right", "wrong"),
+    [
+        ({"material": "60% cotton, 40% polyester"}, "60% cotton and 40% polyester", "40% cotton and 60% polyester"),
+        ({"material": "cotton 60%, polyester 40%"}, "60% cotton and 40% polyester", "40% cotton and 60% polyester"),
+        ({"material": "100% cotton"}, "100% soft cotton", "cotton, and we are 100% sure"),
+        ({"material": "100% cotton"}, "100 percent cotton", "cotton, 100 percent smooth"),
+        ({"pieces": "4"}, "4 pieces", "4 handles"),
+        ({"pieces": "4"}, "four pieces", "four lids"),
+        ({"name": "Pack of 3 Shirts"}, "a pack of 3 for every taste", "a pack of 3 colours"),
+        ({"name": "Pack of 3 Tops"}, "a pack of 3 shirts", "3 buttons"),
+        ({"capacity": "250 ml"}, "250 ml of room", "350 ml of room"),
+        ({"strength": "20%"}, "20% strength", "20% off"),
+    ],
+)
+def test_a_number_is_only_said_of_what_it_counts(facts: dict[str, str], right: str, wrong: str) -> None:
+    text = "This is a shirt that is easy to like, and it has {}. You will like it on any day of the week."
+    facts = facts | {"article": "Shirt"}
+    verdict = judge(text.format(right), facts=facts)
+    assert verdict.accepted, verdict.findings
+    assert "numbers" in fired(judge(text.format(wrong), facts=facts))
+
+
+@pytest.mark.parametrize("code", ["MXN", "KRW", "THB", "SAR", "TOP"])
+def test_every_currency_has_the_rules_of_prices(code: str) -> None:
+    facts = FACTS | {"price": f"49.00 {code}"}
+    assert judge(GOOD.replace("EUR", code), facts=facts).accepted
+    for wrong in (f"cost under 49.00 {code}", f"are 49.00 {code} off", "cost 49.00 EUR"):
+        assert "numbers" in fired(judge(GOOD.replace("cost 49.00 EUR", wrong), facts=facts))
+
+
+@pytest.mark.parametrize(
+    ("price", "same", "other"),
+    [
+        ("1.299,00 EUR", ("1,299.00 EUR", "1299 EUR", "€1.299,00"), ("129900 EUR", "1.299 EUR")),
+        ("1,29,900.00 INR", ("129900 INR", "129,900 INR"), ("12,990,000 INR", "1,299 INR")),
+        ("49.00 EUR", ("49 EUR", "49,00 EUR"), ("49.000 EUR", "4900 EUR", "0049 EUR", "4,900 EUR")),
+        ("1.299 KWD", ("1.299 KWD",), ("1299 KWD", "1,299 KWD")),
+    ],
+)
+def test_an_amount_is_read_in_every_way_of_writing_it_and_never_in_another(
+    price: str, same: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    facts = FACTS | {"price": price}
+    for text in same:
+        assert judge(GOOD.replace("49.00 EUR", text), facts=facts).accepted, text
+    for text in other:
+        assert {"missing", "numbers"} <= fired(judge(GOOD.replace("49.00 EUR", text), facts=facts)), text
 
 
 def test_a_claim_is_allowed_where_a_fact_makes_it() -> None:

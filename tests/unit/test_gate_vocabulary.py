@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gate.phrases import PhraseTable, plural, tokens_of, words_of
-from gate.vocabulary import Reading, vocabulary
+from gate.vocabulary import Reading, kind_of, vocabulary
 
 SHARED = Path(os.environ.get("MINTAGE_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -42,9 +42,19 @@ def test_every_value_of_a_real_catalogue_is_known(column: str) -> None:
         ("a rose gold watch", "colour", "rose gold"),
         ("a dark-blue coat", "colour", "dark blue"),
         ("woollen scarves", "material", "wool"),
-        ("a stainless steel mug", "material", "steel"),
+        ("a stainless steel mug", "material", "stainless steel"),
         ("a faux leather bag", "material", "imitation leather"),
         ("a wool-blend coat", "material", "wool blend"),
+        ("a blend of wool", "material", "wool blend"),
+        ("gold-plated steel", "material", "gold plated"),
+        ("a Norwegian mug", "origin", "norway"),
+        ("pinstripes", "pattern", "striped"),
+        ("short-sleeved", "sleeve", "short sleeve"),
+        ("a relaxed fit", "fit", "loose fit"),
+        ("for your grandmother", "gender", "women"),
+        ("a cup of white porcelain", "article", "cup"),
+        ("a coat of soft grey wool", "article", "coat"),
+        ("ceramic and glass of this kind", "material", "glass"),
         ("two tees", "article", "t-shirt"),
         ("a T-Shirt", "article", "t-shirt"),
         ("new dresses", "article", "dress"),
@@ -85,11 +95,60 @@ def test_a_word_is_understood(text: str, kind: str, canonical: str) -> None:
         "it rose to the challenge",
         "that's it, I'm sure",
         "over a cup of coffee",
+        "a glass of cold water",
         "tailored and altered",
     ],
 )
 def test_an_ordinary_word_means_nothing_of_the_vocabulary(text: str) -> None:
     assert meanings(text) == set()
+
+
+@pytest.mark.parametrize(
+    ("fact", "kind", "foreign"),
+    [
+        ("faux leather", "material", "leather"),
+        ("cotton blend", "material", "cotton"),
+        ("gold plated steel", "material", "gold"),
+        ("silver plated", "material", "silver"),
+        ("steel", "material", "stainless steel"),
+        ("cotton", "material", "pima cotton"),
+        ("Rose Gold", "colour", "rose"),
+        ("Rose Gold", "colour", "gold"),
+        ("Danish", "origin", "norway"),
+        ("Italy", "origin", "milan"),
+    ],
+)
+def test_a_fact_supports_no_part_of_its_terms_and_nothing_narrower(fact: str, kind: str, foreign: str) -> None:
+    supported = set(vocabulary().supports(words_of(fact), kind))
+    assert supported
+    assert Reading(kind, foreign) in vocabulary().synonyms
+    assert Reading(kind, foreign) not in supported
+
+
+@pytest.mark.parametrize(
+    ("fact", "kind", "broader"),
+    [
+        ("stainless steel", "material", "steel"),
+        ("pima cotton", "material", "cotton"),
+        ("Danish", "origin", "scandinavia"),
+        ("Milan", "origin", "italy"),
+        ("light blue", "colour", "blue"),
+    ],
+)
+def test_a_fact_supports_what_is_broader(fact: str, kind: str, broader: str) -> None:
+    assert Reading(kind, broader) in set(vocabulary().supports(words_of(fact), kind))
+
+
+def test_the_key_of_a_fact_tells_which_of_two_meanings_it_has() -> None:
+    meant = {kind: set(vocabulary().supports(("gold",), kind)) for kind in ("colour", "material", "name")}
+    assert Reading("material", "gold") not in meant["colour"] | meant["name"]
+    assert Reading("colour", "gold") in meant["colour"] & meant["name"]
+    assert Reading("material", "gold") in meant["material"]
+
+
+def test_a_key_is_known_in_its_other_spellings() -> None:
+    assert {kind_of(key) for key in ("color", "Colour", "colors", "colours")} == {"colour"}
+    assert kind_of("capacity") == "capacity"
 
 
 def test_the_longest_phrase_wins_and_phrases_do_not_overlap() -> None:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 import virtual_time
 from briefs import request
-from memory_stages import MemoryStages
+from memory_stages import MemoryStages, send
 from virtual_time import settle
 
 from engine.errors import Cancelled, ErrorBody, IdempotencyConflict, InvalidRequest, Overloaded, Refused, Unavailable
-from engine.intake import Intake
+from engine.intake import LOOK_UP_S_MAX, Intake
 from engine.records import Recorded
 from engine.request import Asset, AssetRequest, Reason, Status
 from engine.tiers import Tier
@@ -74,7 +74,7 @@ async def intake(mint: Mint, ledger: MemoryStages) -> Intake:
 
 async def submit(intake: Intake, request: AssetRequest, wait_s: float = WAIT_S) -> "asyncio.Task[Status]":
     """Somebody who submits and waits."""
-    task = asyncio.ensure_future(intake.submit(request, is_repeatable=True, wait_s=wait_s))
+    task = asyncio.ensure_future(send(intake, request, wait_s))
     await settle()
     return task
 
@@ -107,7 +107,7 @@ async def test_a_repeat_after_a_restart_is_found_in_the_ledger(
 ) -> None:
     made = asset(request())
     ledger.recorded[made.asset_id] = Recorded(made, request().body_hash)
-    status = await intake.submit(request(), is_repeatable=True, wait_s=WAIT_S)
+    status = await send(intake, request(), WAIT_S)
     assert (status.state, status.asset, status.reasons) == ("released", made, made.reasons)
     assert mint.num_started == 0
 
@@ -126,7 +126,7 @@ async def test_another_request_under_the_same_key_is_a_conflict(
     other = request(style="calm")
     assert other.asset_id == request().asset_id
     with pytest.raises(IdempotencyConflict) as caught:
-        await intake.submit(other, is_repeatable=True, wait_s=WAIT_S)
+        await send(intake, other, WAIT_S)
     assert caught.value.body.where == "idempotency_key"
     await intake.close()
 
@@ -236,7 +236,7 @@ async def test_one_job_more_than_the_limit_is_refused_but_a_repeat_is_not(mint: 
     for key in "ab":
         await submit(intake, request(key))
     with pytest.raises(Overloaded) as caught:
-        await intake.submit(request("c"), is_repeatable=True, wait_s=WAIT_S)
+        await send(intake, request("c"), WAIT_S)
     assert caught.value.body.where == "intake"
     repeat = await submit(intake, request("a"))
     mint.finish(request("a"))
@@ -258,7 +258,7 @@ def test_an_overload_says_how_long_the_open_jobs_will_take_at_the_recent_rate() 
         for number in range(64):
             await submit(intake, request(f"open{number}"))
         with pytest.raises(Overloaded) as caught:
-            await intake.submit(request("more"), is_repeatable=True, wait_s=WAIT_S)
+            await send(intake, request("more"), WAIT_S)
         await intake.close()
         return caught.value.body.fix
 
@@ -301,10 +301,12 @@ async def test_the_status_of_what_only_the_ledger_remembers_is_released(intake: 
 async def test_closing_stops_every_job_and_takes_no_new_one(intake: Intake, mint: Mint) -> None:
     waiters = [await submit(intake, request(key)) for key in "abc"]
     await intake.close()
-    assert [status.state for status in await asyncio.gather(*waiters)] == ["cancelled"] * 3
+    statuses = await asyncio.gather(*waiters)
+    assert [status.state for status in statuses] == ["cancelled"] * 3
+    assert {status.error and status.error.what for status in statuses} == {"the engine is stopping"}
     assert (mint.num_stopped, intake.jobs) == (3, {})
     with pytest.raises(Unavailable, match="stopping"):
-        await intake.submit(request("d"), is_repeatable=True, wait_s=WAIT_S)
+        await send(intake, request("d"), WAIT_S)
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat_and_by_its_status(
@@ -319,5 +321,84 @@ async def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat_and_by_its_st
     made = asset(request())
     ledger.recorded[made.asset_id] = Recorded(made, body_hash)
     assert (await intake.status(made.asset_id, 0)).asset == made
-    assert (await intake.submit(request(), is_repeatable=True, wait_s=WAIT_S)).asset == made
+    assert (await send(intake, request(), WAIT_S)).asset == made
     assert mint.num_stopped == 0
+
+
+class LostStages(MemoryStages):
+    """A ledger that does not answer, and knows how many wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.find_door.shut()
+
+
+def test_a_request_the_ledger_does_not_answer_for_is_unavailable_after_a_while_and_nothing_was_started() -> None:
+    async def scenario() -> None:
+        mint = Mint()
+        intake = new_intake(mint, LostStages())
+        with pytest.raises(Unavailable, match="has not answered"):
+            await send(intake, request(), 0)
+        assert virtual_time.now_s() == LOOK_UP_S_MAX
+        with pytest.raises(Unavailable, match="has not answered"):
+            await intake.status(request().asset_id, 0)
+        assert (mint.num_started, intake.jobs, intake.num_look_ups) == (0, {}, 0)
+
+    virtual_time.run(scenario())
+
+
+async def test_requests_that_wait_for_the_ledger_count_as_open(mint: Mint) -> None:
+    ledger = LostStages()
+    intake = new_intake(mint, ledger, num_open_max=2)
+    await submit(intake, request("a"))
+    await submit(intake, request("b"))
+    for refused in (request("c"), request("a")):
+        with pytest.raises(Overloaded, match="2 requests are open"):
+            await send(intake, refused, WAIT_S)
+    with pytest.raises(Overloaded):
+        await intake.submit(request("without a key of its own"), WAIT_S)
+    assert ledger.find_door.num_waiting == 2
+    ledger.find_door.open()
+    await settle()
+    assert (len(intake.jobs), intake.num_look_ups) == (2, 0)
+    await intake.close()
+
+
+async def test_what_was_released_can_be_asked_for_while_as_many_are_open_as_may_be(
+    mint: Mint, ledger: MemoryStages
+) -> None:
+    intake = new_intake(mint, ledger, num_open_max=1)
+    made = asset(request("released"))
+    ledger.recorded[made.asset_id] = Recorded(made, request("released").body_hash)
+    await submit(intake, request("open"))
+    status = await intake.status(made.asset_id, 0)
+    assert status is not None
+    assert status.asset == made
+    await intake.close()
+
+
+async def test_another_body_whose_look_up_is_out_while_the_first_one_fails_is_a_conflict(mint: Mint) -> None:
+    ledger = LostStages()
+    intake = new_intake(mint, ledger)
+    other = await submit(intake, request(style="calm"))
+    first = asyncio.ensure_future(intake.submit(request(), WAIT_S))
+    await settle()
+    mint.fail(request(), ValueError("a defect"))
+    assert (await first).state == "failed"
+    ledger.find_door.open()
+    with pytest.raises(IdempotencyConflict):
+        await other
+    await intake.close()
+
+
+async def test_another_body_whose_look_up_is_out_while_the_first_one_is_refused_is_a_conflict(mint: Mint) -> None:
+    ledger = LostStages()
+    intake = new_intake(mint, ledger)
+    other = await submit(intake, request(style="calm"))
+    first = asyncio.ensure_future(intake.submit(request(), WAIT_S))
+    await settle()
+    mint.fail(request(), Refused("no draft passed", where="gate", fix="Mend the facts."))
+    assert (await first).state == "refused"
+    ledger.find_door.open()
+    with pytest.raises(IdempotencyConflict):
+        await other

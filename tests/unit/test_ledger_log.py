@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ledger import files
 from ledger.errors import KeyInvalid, LogMismatch, ReceiptInvalid
-from ledger.log import LogKeys, open_keys, origin, shard_of_origin, shard_path, shard_paths
+from ledger.files import create_once, make_directory
+from ledger.log import LogKeys, begun_path, open_keys, origin, shard_of_origin, shard_path, shard_paths
 from ledger.note import parse_verifier_key
 
 NUM_PROCESSES = 4
@@ -110,6 +112,62 @@ def test_processes_that_start_at_once_agree_on_the_keys(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "log").iterdir()} == {"key", "verifier.keys"}
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, set[str]]]:
+    """Each directory that is synced, in order, and the names that were in it then."""
+    found: list[tuple[Path, set[str]]] = []
+    sync = files.sync_directory
+
+    def watched(path: Path) -> None:
+        found.append((path, {each.name for each in path.iterdir()}))
+        sync(path)
+
+    monkeypatch.setattr(files, "sync_directory", watched)
+    return found
+
+
+def test_every_directory_made_for_a_log_has_a_durable_name_before_anything_is_in_it(
+    tmp_path: Path, synced: list[tuple[Path, set[str]]]
+) -> None:
+    open_it(tmp_path / "data" / "ledger")
+    assert synced == [
+        (tmp_path, {"data"}),
+        (tmp_path / "data", {"ledger"}),
+        (tmp_path / "data" / "ledger", {"key"}),
+        (tmp_path / "data" / "ledger", {"key", "verifier.keys"}),
+    ]
+
+
+def test_a_directory_that_another_process_makes_meanwhile_is_synced_all_the_same(
+    tmp_path: Path, synced: list[tuple[Path, set[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Path.mkdir
+
+    def made_twice(path: Path, exist_ok: bool) -> None:
+        made(path)
+        made(path, exist_ok=exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", made_twice)
+    make_directory(tmp_path / "log")
+    assert synced == [(tmp_path, {"log"})]
+
+
+def test_a_file_in_the_place_of_a_logs_directory_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file")
+    with pytest.raises(FileExistsError):
+        open_it(tmp_path / "log")
+
+
+def test_a_file_that_is_there_already_is_made_durable_and_kept(
+    tmp_path: Path, synced: list[tuple[Path, set[str]]]
+) -> None:
+    """Whoever made it may have ended before it was durable."""
+    (tmp_path / "file").write_bytes(b"first")
+    assert not create_once(tmp_path / "file", b"second", 0o644)
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert synced == [(tmp_path, {"file"})]
+
+
 def test_an_origin_gives_its_shard_back() -> None:
     assert [shard_of_origin(origin("a/shard-9", shard)) for shard in (0, 10, 65535)] == [0, 10, 65535]
 
@@ -124,4 +182,5 @@ def test_shards_are_listed_in_order_of_their_numbers(tmp_path: Path) -> None:
     expected = [shard_path(tmp_path, shard) for shard in (2, 10, 999, 1000)]
     for path in reversed(expected):
         path.mkdir()
+        begun_path(path).touch()
     assert shard_paths(tmp_path) == expected

@@ -1,5 +1,6 @@
 """The shard: one entry per asset id for ever, parents before children, and reads that check what they give."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from ledger import shard as shard_module
 from ledger.entry import Kind, owner_of
-from ledger.errors import EntryInvalid, EntryNotFound, LogMismatch, UnknownParent
-from ledger.log import LogKeys, open_keys, shard_path
+from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LogMismatch, UnknownParent
+from ledger.log import LogKeys, begun_path, open_keys, shard_path
 from ledger.merkle import EMPTY_ROOT, verify_consistency
 from ledger.note import open_checkpoint
 from ledger.receipt import verify
@@ -267,6 +269,76 @@ def test_a_shard_is_not_opened_with_another_shards_signer(open_shard: Callable[.
         pass
     with pytest.raises(LogMismatch, match="shard-0"):
         open_shard(shard=1, signer=keys.signers[1])
+
+
+@pytest.mark.parametrize("lost", ["data.mdb", ""], ids=["the data", "the directory"])
+@pytest.mark.parametrize("num_entries", [0, 3])
+def test_a_shard_that_lost_its_data_is_never_begun_again(
+    open_shard: Callable[..., Shard], tmp_path: Path, lost: str, num_entries: int
+) -> None:
+    with open_shard() as shard:
+        shard.append([item(number) for number in range(num_entries)])
+        checkpoint = shard.checkpoint()
+    path = shard_path(tmp_path, 0)
+    shutil.copytree(path, tmp_path / "copy")
+    if lost:
+        (path / lost).unlink()
+    else:
+        shutil.rmtree(path)
+    for _ in range(2):
+        with pytest.raises(LedgerCorrupt, match="begun before") as caught:
+            open_shard()
+        assert "from a copy" in caught.value.fix
+    shutil.copytree(tmp_path / "copy", path, dirs_exist_ok=True)
+    with open_shard() as shard:
+        assert shard.checkpoint() == checkpoint
+
+
+def test_a_crash_between_the_empty_tree_and_the_word_that_it_was_begun_loses_neither(
+    open_shard: Callable[..., Shard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shard_path(tmp_path, 0)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_module, "create_once", crash)
+        with pytest.raises(KeyboardInterrupt):
+            open_shard()
+    assert not begun_path(path).exists()
+    with open_shard() as shard:
+        assert shard.size() == 0
+    assert begun_path(path).read_text() == "mintage.local/shard-0\n"
+    (path / "data.mdb").unlink()
+    with pytest.raises(LedgerCorrupt, match="begun before"):
+        open_shard()
+
+
+def test_a_shard_is_not_called_begun_before_its_empty_tree_is_durable(
+    open_shard: Callable[..., Shard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "_publish", crash)
+        with pytest.raises(KeyboardInterrupt):
+            open_shard()
+    assert not begun_path(shard_path(tmp_path, 0)).exists()
+    with open_shard() as shard:
+        assert shard.append([item(1)])[0].status == "committed"
+
+
+def test_a_shard_from_before_there_was_a_word_for_it_is_called_begun_when_it_is_opened(
+    open_shard: Callable[..., Shard], tmp_path: Path
+) -> None:
+    with open_shard() as shard:
+        shard.append([item(1)])
+    begun_path(shard_path(tmp_path, 0)).unlink()
+    with open_shard() as shard:
+        assert shard.append([item(1)])[0].status == "exists"
+    assert begun_path(shard_path(tmp_path, 0)).exists()
 
 
 def test_closing_twice_is_harmless(open_shard: Callable[..., Shard]) -> None:

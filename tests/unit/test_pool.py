@@ -1,6 +1,7 @@
 """The pool: the best first, claimed at the last moment, held by one worker, and never lost."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual_time import VirtualLoop, settle
 
-from engine.errors import Overloaded, Unavailable
+from engine.errors import Unavailable
 from engine.generators.contract import Draft, ModelInfo
-from engine.pool import CLAIMS_MAX, HEAP_SLACK, Inbox, Pool
+from engine.pool import DEATHS_MAX, HEAP_SLACK, Inbox, Pool
 
 LEASE_S = 10.0
 
@@ -35,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def pool(clock: Clock) -> Pool:
-    return Pool(num_waiting_max=100, lease_s=LEASE_S, now_s=clock)
+    return Pool(lease_s=LEASE_S, now_s=clock)
 
 
 async def queue(pool: Pool, name: str, *, priority: int = 1, deadline_ms: int = 1000) -> "asyncio.Task[Draft]":
@@ -163,14 +164,15 @@ async def test_a_second_draft_of_one_attempt_is_dropped(pool: Pool) -> None:
     assert (await waiter).text == "first"
 
 
-def test_a_worker_taken_for_dead_while_it_waits_in_a_pull_claims_under_a_new_lease() -> None:
+def test_a_worker_taken_for_dead_while_it_waits_in_a_pull_claims_under_a_new_lease_with_its_next() -> None:
     async def scenario() -> Draft:
-        pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=virtual_time.now_s)
+        pool = Pool(lease_s=LEASE_S, now_s=virtual_time.now_s)
         pulling = asyncio.ensure_future(pool.pull("w", 8, 60))
         await asyncio.sleep(LEASE_S + 1)
         assert pool.expire() == ["w"]
         waiter = await queue(pool, "a")
-        assert names(await pulling) == ["a"]
+        assert await pulling == Inbox()
+        assert names(await pool.pull("w", 8, 60)) == ["a"]
         assert list(pool.workers["w"].claims) == ["a"]
         pool.complete("w", [draft("a")])
         return await waiter
@@ -178,28 +180,104 @@ def test_a_worker_taken_for_dead_while_it_waits_in_a_pull_claims_under_a_new_lea
     assert virtual_time.run(scenario()).attempt_id == "a"
 
 
-async def test_an_attempt_whose_workers_keep_dying_ends_as_unavailable(pool: Pool) -> None:
+def die(pool: Pool, clock: Clock, *workers: str) -> None:
+    """Time passes in which every worker but these is heard of."""
+    clock.now_s += LEASE_S + 1
+    for worker_id, worker in pool.workers.items():
+        if worker_id not in workers:
+            worker.seen_s = clock.now_s
+    assert set(pool.expire()) == set(workers)
+
+
+async def test_an_attempt_whose_workers_keep_dying_ends_as_unavailable(pool: Pool, clock: Clock) -> None:
     waiter = await queue(pool, "murderer")
-    for number in range(CLAIMS_MAX):
+    for number in range(DEATHS_MAX):
         assert not waiter.done()
         assert names(await pull(pool, f"w{number}")) == ["murderer"]
-        pool.leave(f"w{number}")
+        die(pool, clock, f"w{number}")
         await settle()
-    with pytest.raises(Unavailable, match=f"{CLAIMS_MAX} generators died"):
+    with pytest.raises(Unavailable, match=f"{DEATHS_MAX} generators died"):
         await waiter
     assert await pull(pool, "w") == Inbox()
 
 
-async def test_one_attempt_more_than_the_limit_is_refused_and_claimed_ones_do_not_count(clock: Clock) -> None:
-    pool = Pool(num_waiting_max=2, lease_s=LEASE_S, now_s=clock)
-    for name in ("a", "b"):
-        await queue(pool, name)
-    with pytest.raises(Overloaded) as caught:
-        await pool.generate(attempt("c"), 1000)
-    assert caught.value.body.where == "pool"
-    await pull(pool, "w", 1)
-    await queue(pool, "d")
-    assert pool.num_waiting == 2
+async def test_of_a_batch_whose_workers_keep_dying_only_the_culprit_fails(pool: Pool, clock: Clock) -> None:
+    waiters = {name: await queue(pool, name) for name in ("a", "b", "culprit", "c", "d")}
+    num_deaths = 0
+    while not all(waiter.done() for waiter in waiters.values()):
+        claimed = names(await pull(pool, f"w{num_deaths}"))
+        if "culprit" in claimed:
+            die(pool, clock, f"w{num_deaths}")
+            num_deaths += 1
+        else:
+            pool.complete(f"w{num_deaths}", [draft(name) for name in claimed])
+        await settle()
+    assert num_deaths == DEATHS_MAX
+    with pytest.raises(Unavailable):
+        waiters.pop("culprit").result()
+    assert {name: waiter.result().attempt_id for name, waiter in waiters.items()} == {name: name for name in "abcd"}
+
+
+async def test_a_last_chance_waits_for_a_worker_with_nothing_else_and_holds_up_what_comes_after_it(
+    pool: Pool, clock: Clock
+) -> None:
+    await queue(pool, "suspect")
+    for number in range(DEATHS_MAX - 1):
+        assert names(await pull(pool, f"w{number}")) == ["suspect"]
+        await queue(pool, f"urgent{number}", priority=0)
+        assert names(await pull(pool, "busy")) == [f"urgent{number}"]
+        die(pool, clock, f"w{number}")
+    await queue(pool, "later")
+    assert names(await pull(pool, "busy")) == []
+    pool.complete("busy", [draft("urgent0"), draft("urgent1")])
+    assert names(await pull(pool, "busy")) == ["suspect"]
+    await queue(pool, "urgent", priority=0)
+    assert names(await pull(pool, "busy")) == []
+    assert names(await pull(pool, "other")) == ["urgent", "later"]
+    pool.complete("busy", [draft("suspect")])
+    await queue(pool, "last")
+    assert names(await pull(pool, "busy")) == ["last"]
+
+
+async def test_leaving_in_good_order_is_no_death(pool: Pool) -> None:
+    waiter = await queue(pool, "a")
+    for number in range(2 * DEATHS_MAX):
+        assert names(await pull(pool, f"w{number}")) == ["a"]
+        pool.leave(f"w{number}")
+    await queue(pool, "b")
+    assert names(await pull(pool, "w")) == ["a", "b"]
+    assert not waiter.done()
+
+
+async def test_a_pull_whose_answer_was_lost_brings_it_again(pool: Pool) -> None:
+    await queue(pool, "a")
+    first = await pool.pull("w", 8, 0, 1)
+    await queue(pool, "b")
+    assert names(first) == ["a"]
+    assert await pool.pull("w", 8, 0, 1) == first
+    assert names(await pool.pull("w", 8, 0, 2)) == ["b"]
+
+
+@pytest.mark.parametrize("number", [1, 2, None])
+async def test_of_two_pulls_that_overlap_only_the_newer_one_claims(pool: Pool, number: int | None) -> None:
+    old = asyncio.ensure_future(pool.pull("w", 8, 60, number and 1))
+    await settle()
+    new = asyncio.ensure_future(pool.pull("w", 8, 60, number))
+    await settle()
+    await queue(pool, "a")
+    assert (await old, names(await new)) == (Inbox(), ["a"])
+    if number is not None:
+        assert names(await pool.pull("w", 8, 60, number)) == ["a"]
+
+
+async def test_a_pull_that_waits_when_its_worker_leaves_ends_at_once_and_claims_nothing(pool: Pool) -> None:
+    pulling = asyncio.ensure_future(pool.pull("w", 8, 60))
+    await settle()
+    pool.leave("w")
+    waiter = await queue(pool, "a")
+    assert await pulling == Inbox()
+    assert (pool.workers, pool.num_waiting) == ({}, 1)
+    waiter.cancel()
 
 
 async def test_attempts_that_nobody_waits_for_do_not_pile_up_while_no_worker_comes(pool: Pool) -> None:
@@ -215,7 +293,7 @@ async def test_attempts_that_nobody_waits_for_do_not_pile_up_while_no_worker_com
 
 def test_a_waiting_pull_wakes_at_once_for_work() -> None:
     async def scenario() -> tuple[float, list[str]]:
-        pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=virtual_time.now_s)
+        pool = Pool(lease_s=LEASE_S, now_s=virtual_time.now_s)
         asyncio.get_running_loop().call_later(3, lambda: asyncio.ensure_future(pool.generate(attempt("a"), 1000)))
         inbox = await pool.pull("w", 1, 60)
         return virtual_time.now_s(), names(inbox)
@@ -225,7 +303,7 @@ def test_a_waiting_pull_wakes_at_once_for_work() -> None:
 
 def test_a_waiting_pull_wakes_at_once_to_stop_an_attempt() -> None:
     async def scenario() -> tuple[float, Inbox]:
-        pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=virtual_time.now_s)
+        pool = Pool(lease_s=LEASE_S, now_s=virtual_time.now_s)
         waiter = await queue(pool, "a")
         await pool.pull("w", 1, 60)
         asyncio.get_running_loop().call_later(3, waiter.cancel)
@@ -253,7 +331,7 @@ async def test_a_cancelled_pull_never_goes_on_however_late_after_its_wake_it_is_
 
 def test_a_pull_that_finds_nothing_comes_back_empty_after_its_wait() -> None:
     async def scenario() -> tuple[Inbox, float]:
-        pool = Pool(num_waiting_max=10, lease_s=LEASE_S, now_s=virtual_time.now_s)
+        pool = Pool(lease_s=LEASE_S, now_s=virtual_time.now_s)
         return await pool.pull("w", 1, 7), virtual_time.now_s()
 
     assert virtual_time.run(scenario()) == (Inbox(), 7)
@@ -269,11 +347,12 @@ class PoolMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = VirtualLoop()
         self.clock = Clock()
-        self.pool = Pool(num_waiting_max=1000, lease_s=LEASE_S, now_s=self.clock)
+        self.pool = Pool(lease_s=LEASE_S, now_s=self.clock)
         self.waiters: dict[str, asyncio.Task[Draft]] = {}
         self.believes: dict[str, set[str]] = {}
         self.keys: dict[str, tuple[int, int, int]] = {}
         self.delivered: dict[str, str] = {}
+        self.deaths: dict[str, int] = {}
 
     def settle(self) -> None:
         self.loop.run_until_complete(settle(5))
@@ -307,14 +386,26 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from("uvw"), capacity=st.integers(1, 4))
     def pull(self, worker: str, capacity: int) -> None:
         self.expire()
-        num_held = len(self.pool.workers[worker].claims) if worker in self.pool.workers else 0
+        held = [name for name, holder in self.held().items() if holder == worker]
         waiting = sorted(self.waiting(), key=self.keys.__getitem__)
         inbox = self.loop.run_until_complete(self.pool.pull(worker, capacity, 0))
-        assert names(inbox) == waiting[: len(inbox.attempts)], "the best of what waits, best first"
-        assert len(inbox.attempts) == min(len(waiting), max(0, capacity - num_held))
+        assert names(inbox) == self.expected(held, waiting, capacity), "the best of what waits, best first"
         mine = self.believes.setdefault(worker, set())
         mine.difference_update(inbox.aborts)
         mine.update(names(inbox))
+
+    def expected(self, held: list[str], waiting: list[str], capacity: int) -> list[str]:
+        """What a worker should get: the best that fits, and one at its last chance neither beside nor before others."""
+
+        def is_suspect(name: str) -> bool:
+            return self.deaths.get(name, 0) == DEATHS_MAX - 1
+
+        if any(map(is_suspect, held)):
+            return []
+        if waiting and not held and is_suspect(waiting[0]):
+            return waiting[:1]
+        harmless = itertools.takewhile(lambda name: not is_suspect(name), waiting)
+        return list(harmless)[: max(0, capacity - len(held))]
 
     @rule(worker=st.sampled_from("uvw"), data=st.data())
     def hand_in(self, worker: str, data: st.DataObject) -> None:
@@ -337,8 +428,12 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        self.pool.expire()
+        held = self.held()
+        dead = self.pool.expire()
+        for name, worker in held.items():
+            self.deaths[name] = self.deaths.get(name, 0) + (worker in dead)
         self.settle()
+        assert all(self.waiters[name].done() for name, num in self.deaths.items() if num == DEATHS_MAX)
 
     @rule(worker=st.sampled_from("uvw"))
     def worker_leaves(self, worker: str) -> None:

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from briefs import FACTS
 
-from engine.prompt import EXAMPLES, REQUEST, SYSTEM, fact_lines, messages
+from engine.prompt import EXAMPLES, REQUEST, SYSTEM, fact_lines, instructions, messages
 
 
 def test_the_chat_is_system_examples_and_the_brief_in_alternating_turns() -> None:
@@ -63,3 +63,19 @@ def test_briefs_with_the_same_kinds_of_fact_share_everything_before_the_brief() 
     other = messages({"article": "Boots", "colour": "Brown"}, tone="Warm.", style="short")
     assert one[:-1] == other[:-1]
     assert one[-1] != other[-1]
+
+
+def test_the_instructions_are_everything_in_the_chat_besides_the_facts() -> None:
+    facts = FACTS | {"price": "5.00 EUR"}
+    told = instructions(facts, tone="Quiet. Say little.", style="for spring").split("\n")
+    assert told[:2] == [SYSTEM, "Quiet. Say little."]
+    assert told[-3:] == [REQUEST, "Say that the scarf is teal, made of wool, for 5.00 EUR.", "for spring"]
+    assert len(told) == 2 + len(EXAMPLES) + 3
+    assert "calm, simple look" in told[2]
+
+
+def test_the_instructions_hold_no_fact_of_an_example() -> None:
+    told = instructions(dict.fromkeys(EXAMPLES[0].facts, "x"), tone="", style="").lower()
+    for example in EXAMPLES:
+        for value in ("harrow", "alder", example.facts["colour"], example.facts["material"], example.facts["price"]):
+            assert value.lower() not in told

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from briefs import MODEL, NOW_MS, TRUE_COPY, open_keepers
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import ModelInfo
-from engine.records import META_REASONS_MAX, Commit, Outcome, ShardKeeper, source_of
+from engine.records import META_REASONS_MAX, Commit, Outcome, ShardKeeper, found, source_of
 from engine.request import Asset, Reason
 from engine.tiers import Tier
-from ledger.entry import Kind, owner_of
-from ledger.errors import LedgerFull, ReceiptInvalid
+from ledger.entry import Entry, Kind, owner_of
+from ledger.errors import LedgerCorrupt, LedgerFull, ReceiptInvalid
 from ledger.fsck import check
 from ledger.log import LogKeys
 from ledger.receipt import verify
@@ -222,6 +222,42 @@ def test_a_full_ledger_says_so_and_what_was_recorded_can_still_be_read(tmp_path:
     assert asset_of(keeper.find_one(first.asset_id)).content == first.content
     keeper.close()
     assert check(tmp_path).problems == ()
+
+
+@pytest.fixture
+def damaged(keeper: ShardKeeper, monkeypatch: pytest.MonkeyPatch) -> ShardKeeper:
+    """A shard in which the entry at index 3 cannot be read."""
+    read = keeper.shard.entry
+
+    def entry(index: int) -> Entry:
+        if index == 3:
+            raise LedgerCorrupt("its bytes are not its leaf", where="entry 3", fix="Restore it from a copy.")
+        return read(index)
+
+    monkeypatch.setattr(keeper.shard, "entry", entry)
+    return keeper
+
+
+def test_an_entry_that_cannot_be_read_back_fails_its_own_item_of_a_durable_batch(damaged: ShardKeeper) -> None:
+    outcomes = damaged.commit([commit(number) for number in (1, 2, 3)])
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, "ledger_corrupt", None]
+    assert (asset_of(outcomes[0]).index, asset_of(outcomes[2]).index, damaged.shard.size()) == (2, 4, 5)
+
+
+def test_a_damaged_entry_fails_its_own_item_of_a_look_up(damaged: ShardKeeper) -> None:
+    damaged.commit([commit(number) for number in (1, 2, 3)])
+    outcomes = damaged.find([f"{number:032x}" for number in (1, 2, 3, 4)])
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, "ledger_corrupt", None, None]
+    assert [outcome.recorded is not None for outcome in outcomes] == [True, False, True, False]
+
+
+def test_the_error_of_a_look_up_is_raised_by_whoever_needs_the_asset(damaged: ShardKeeper) -> None:
+    damaged.commit([commit(number) for number in (1, 2)])
+    assert found(damaged.find_one(f"{1:032x}")).recorded is not None
+    assert found(damaged.find_one(f"{4:032x}")) == Outcome()
+    with pytest.raises(MintageError) as caught:
+        found(damaged.find_one(f"{2:032x}"))
+    assert (caught.value.body.code, caught.value.http_status) == ("ledger_corrupt", 500)
 
 
 def test_a_source_that_was_not_found_is_the_requests_fault() -> None:

@@ -170,7 +170,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def new_pool() -> Pool:
-    return Pool(num_waiting_max=1000, lease_s=60, now_s=asyncio.get_running_loop().time)
+    return Pool(lease_s=60, now_s=asyncio.get_running_loop().time)
 
 
 async def ended(worker: "asyncio.Task[None]") -> None:
@@ -217,6 +217,43 @@ async def test_work_ends_as_unavailable_when_a_step_fails(monkeypatch: pytest.Mo
     assert caught.value.body.where == "fake"
     pool.leave("w")
     assert (await pool.pull("another", 8, 0)).attempts[0].attempt_id == "a"
+    waiter.cancel()
+
+
+async def test_work_ends_as_unavailable_when_a_step_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.worker, "PULL_WAIT_S", 0.01)
+    monkeypatch.setattr(engine.worker, "STOP_S_MAX", 0.01)
+    generator, pool, now_s = SteppedGenerator(), new_pool(), 0.0
+    worker = asyncio.create_task(work(generator, LocalPort(pool), "w", step_s_max=120, now_s=lambda: now_s))
+    await until(lambda: "w" in pool.workers)
+    now_s += 1000.0  # nobody minds that an idle generator takes no steps
+    waiter = asyncio.create_task(pool.generate(attempt("a", "one two"), 1000))
+    assert await asyncio.to_thread(generator.begun.acquire, timeout=PATIENCE_S)
+    now_s += 120.0
+    generator.permits.release()
+    assert await asyncio.to_thread(generator.begun.acquire, timeout=PATIENCE_S)
+    assert not worker.done()
+    now_s += 120.1
+    with pytest.raises(Unavailable, match="a step has not ended after 120 s") as caught:
+        await worker
+    assert caught.value.body.where == "fake"
+    assert list(pool.workers["w"].claims) == ["a"], "a worker that failed does not leave in good order"
+    generator.permits.release(1000)
+    assert generator.closed.wait(PATIENCE_S)
+    waiter.cancel()
+
+
+async def test_a_worker_that_is_cancelled_leaves_and_what_it_held_goes_to_another_at_once() -> None:
+    generator, pool = SteppedGenerator(), new_pool()
+    worker = asyncio.create_task(work(generator, LocalPort(pool), "w"))
+    waiter = asyncio.create_task(pool.generate(attempt("a", "word " * 90), 1000))
+    assert await asyncio.to_thread(generator.begun.acquire, timeout=PATIENCE_S)
+    worker.cancel()
+    await until(lambda: "w" not in pool.workers)
+    assert not worker.done(), "it leaves before its last step has ended"
+    assert (await pool.pull("another", 8, 0)).attempts[0].attempt_id == "a"
+    generator.permits.release(1000)
+    await asyncio.gather(worker, return_exceptions=True)
     waiter.cancel()
 
 

@@ -1,0 +1,43 @@
+"""Ray's environment: its token guards every engine, and a user who turned that off is told, not obeyed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.hop import BATCH_BYTES_MAX
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = "import actors.environment, os; print(os.environ['{name}'])"
+
+
+def imported(name: str, program: str = PROGRAM, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """What a fresh interpreter that imports the module says of a variable."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    command = [sys.executable, "-c", program.format(name=name)]
+    return subprocess.run(command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("environment", [{}, {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "TOKEN"}])
+def test_rays_token_is_asked_for(environment: dict[str, str]) -> None:
+    assert imported("RAY_AUTH_MODE", **environment).stdout.strip().lower() == "token"
+
+
+def test_an_engine_that_nobody_would_guard_does_not_start() -> None:
+    done = imported("RAY_AUTH_MODE", RAY_AUTH_MODE="disabled")
+    assert done.returncode != 0
+    assert "StartFailed: start_failed at RAY_AUTH_MODE in the environment: 'disabled' lets anybody" in done.stderr
+
+
+def test_a_message_between_actors_may_be_larger_than_any_batch() -> None:
+    bytes_max = int(imported("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH").stdout)
+    assert bytes_max >= 4 * BATCH_BYTES_MAX
+
+
+def test_haproxy_is_started_without_splicing() -> None:
+    told = "import actors.environment, os, subprocess; subprocess.run([os.environ['{name}'], '-v'], check=True)"
+    assert "HAProxy version" in imported("RAY_SERVE_HAPROXY_BINARY_PATH", told).stdout
+    shown = "import actors.environment, os; print(open(os.environ['{name}']).read())"
+    assert ' -dS "$@"' in imported("RAY_SERVE_HAPROXY_BINARY_PATH", shown).stdout
