@@ -4,6 +4,7 @@ Errors always look the same: `{"error": {"code", "what", "where", "fix"}}`, with
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -12,12 +13,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from actors.answers import ErrorAnswer, json, read_body
+from actors.log_api import ReadLog, add_logs
 from engine.admission import RequestBody, decode
 from engine.errors import ErrorBody, InvalidRequest, MintageError, NotFound, describe, http_status
 from engine.request import AssetId, Status
 from engine.service import WAIT_S_MAX, Service
 
-BODY_BYTES_MAX = 64 * 1024
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?")
 SCHEMA_REF = "#/components/schemas/{name}"
 RETRY_STATUSES = (429, 503)  # those that carry Retry-After
@@ -41,14 +43,8 @@ EXAMPLE_ERROR = {
 }
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True):
-    """What went wrong: its code, what was wrong, where, and what to do."""
-
-    error: ErrorBody
-
-
-def build_api(service: Service) -> FastAPI:
-    """The ASGI application of a service."""
+def build_api(service: Service, logs: Mapping[str, ReadLog] | None = None) -> FastAPI:
+    """The ASGI application of a service, and of the logs that it is to serve as static resources, by name."""
     api = FastAPI(
         title="Mintage",
         version="1",
@@ -58,6 +54,8 @@ def build_api(service: Service) -> FastAPI:
     add_errors(api, service)
     add_assets(api, service)
     add_ledger(api, service)
+    if logs:
+        add_logs(api, logs)
     add_schemas(api)
     return api
 
@@ -149,21 +147,6 @@ def add_errors(api: FastAPI, service: Service) -> None:
         return error_answer(service, describe(error))
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, if it is not larger than we take; a larger one is not read to its end."""
-    chunks, num_bytes = [], 0
-    async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes > BODY_BYTES_MAX:
-            raise InvalidRequest(
-                f"the body has more than {BODY_BYTES_MAX} bytes",
-                where="body",
-                fix="Send one request only.",
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def with_key(body: RequestBody, header: str | None) -> RequestBody:
     """The idempotency key may come as a header; if it comes twice, both must be the same."""
     if header is None:
@@ -217,11 +200,6 @@ def error_answer(
 def retry_after(service: Service, status_code: int) -> dict[str, str]:
     """The header that says in how many seconds to come back, for a status that asks to."""
     return {"Retry-After": str(service.intake.retry_after_s())} if status_code in RETRY_STATUSES else {}
-
-
-def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer."""
-    return Response(msgspec.json.encode(data), status_code, headers, media_type="application/json")
 
 
 def add_schemas(api: FastAPI) -> None:

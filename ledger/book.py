@@ -2,7 +2,7 @@
 
     book = Book()
     book.reserve(len(rows))
-    num_recorded = apply_batch(book.state, rows, first_index, results, hint_owners, hint_statuses)
+    num_recorded = apply_batch(book.state, rows, first_index, results, parent_ends, hint_owners, hint_statuses)
     ... write the entries whose result is OK; then
     book.commit()    or, if that failed: rollback(book.state, mark_before)
 
@@ -206,6 +206,14 @@ class Book:
         over = timed[(timed["ended"] == 0) & (timed["expires_ns"] <= now_ns)]
         over = over[np.lexsort((over["index"], over["expires_ns"]))][:num_max]
         return [_ID.pack(int(pending["id_lo"]), int(pending["id_hi"])) for pending in over]
+
+    def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
+        """Indices of the live pending transfers from index `begin` on, ascending; the first `num_max` of them.
+
+        Cost: O(live pending transfers).
+        """
+        indices = np.sort(self._live()["index"])
+        return indices[np.searchsorted(indices, np.uint64(begin)) :][:num_max].tolist()
 
     def snapshot(self) -> bytes:
         """The whole state, canonically: equal states give equal bytes, whatever led to them."""

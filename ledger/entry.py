@@ -144,6 +144,10 @@ class Kind(IntEnum):
     DECISION = 12
 
 
+KINDS_WITH_CONTENT = frozenset({Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION})
+"""Those whose `content_hash` an entry is found by."""
+
+
 class Flag(IntFlag):
     """What a transfer or an account is."""
 

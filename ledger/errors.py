@@ -41,6 +41,12 @@ class LedgerFull(LedgerError):
     code = "ledger_full"
 
 
+class LedgerReadOnly(LedgerError):
+    """This user may not write there, or nobody may. Nothing was written; who only reads goes on."""
+
+    code = "ledger_read_only"
+
+
 class LedgerLocked(LedgerError):
     """Another owner has the shard open."""
 

@@ -58,7 +58,7 @@ def open_keys(path: Path, log_name: str, num_shards: int, *, entropy: Callable[[
     make_directory(path)
     fresh = Signer(log_name, entropy(KEY_BYTES))
     create_once(path / KEY_FILE, f"{fresh.secret()}\n".encode(), 0o600)
-    signer = _read_key(path / KEY_FILE)
+    signer = read_key(path / KEY_FILE)
     if signer.name != log_name:
         raise LogMismatch(
             f"the log is {signer.name}, not {log_name}", where=str(path), fix="Use its own name, or another directory."
@@ -110,7 +110,12 @@ def read_verifier_keys(path: Path) -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-def _read_key(path: Path) -> Signer:
+def read_key(path: Path) -> Signer:
+    """The signer of a secret key file.
+
+    Raises:
+        KeyInvalid: it is malformed, or others may read it.
+    """
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise KeyInvalid(
             "others may read the secret key", where=str(path), fix="Run chmod 600 on it, or make a new log."

@@ -1,11 +1,17 @@
-"""What lies beside an entry, bound to it by hash: content and metadata. It can be erased; every proof goes on verifying."""
+"""What lies beside an entry, bound to it by hash: content and metadata. It can be erased; proofs go on verifying."""
+
+import hashlib
+from collections.abc import Sequence
 
 import msgspec
 import orjson
 
+from ledger.entry import Entries
 from ledger.errors import EntryInvalid
 
 META_BYTES_MAX = 16 * 1024
+BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""Of all payloads of a batch together."""
 
 MetaValue = str | int | float
 
@@ -15,6 +21,27 @@ class Payload(msgspec.Struct, frozen=True):
 
     content: bytes | None = None
     meta: bytes | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.content or b"") + len(self.meta or b"")
+
+
+def check_payloads(entries: Entries, payloads: Sequence[Payload]) -> None:
+    """Check that payloads are what their entries say, by hash and by length.
+
+    Raises:
+        EntryInvalid: one is not, or there is not one for each entry.
+    Cost: a hash for each content and metadata.
+    """
+    if len(payloads) != len(entries):
+        raise _invalid("payloads", f"{len(payloads)} for {len(entries)} entries")
+    for place, payload in enumerate(payloads):
+        for name, data in (("content_hash", payload.content), ("meta_hash", payload.meta)):
+            if data is not None and hashlib.sha256(data).digest() != entries[name][place].tobytes():
+                raise _invalid(name, f"entry {place} does not name the hash of its payload")
+        if payload.content is not None and len(payload.content) != entries["num_bytes"][place]:
+            raise _invalid("num_bytes", f"entry {place} does not name the length of its content")
 
 
 def canonical_json(meta: dict[str, MetaValue]) -> bytes:

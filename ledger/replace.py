@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from ledger.files import full_is_named, sync_directory
+from ledger.files import refusal_is_named, sync_directory
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -19,7 +19,7 @@ def replace_file(path: Path, data: bytes) -> None:
             there, but may be gone after a power cut.
     Concurrency: of several writers the last one wins; who must not lose an update holds a lock around this.
     """
-    with full_is_named(path):
+    with refusal_is_named(path):
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -2,8 +2,9 @@
 
 The names are TigerBeetle's wherever the same thing is meant (docs.tigerbeetle.com, create_accounts and
 create_transfers), so that whoever knows those knows these; its `ledger` is our `currency`. The numbers are ours.
-Where several codes apply, the one listed first is given, with one exception: a pending transfer that is over answers
-with how it ended before any of its fields is compared, since nothing but its end is remembered.
+Where several codes apply, the one listed first is given, with two exceptions: a pending transfer that is over answers
+with how it ended before any of its fields is compared, since nothing but its end is remembered; and a repeat is told so
+even if its parents are unknown.
 """
 
 from enum import IntEnum

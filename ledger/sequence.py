@@ -2,7 +2,8 @@
 
 Repeats are found by id: among the ids of the batch, in the index's tables, and, where the filter cannot rule it out, in
 its runs. What is found by key is compared byte by byte with the recorded entry, so the answer is exact. A batch in
-which an id comes twice is taken in parts, so that the second sees what became of the first.
+which an id comes twice, or an erasure after its asset, is taken in parts, so that the second sees what became of the
+first. A batch is answered as if its entries had come one by one; only chains are more than their entries.
 """
 
 from typing import NamedTuple
@@ -11,11 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.book import Book
-from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, ID_BYTES, Entry, Flag, Kind, as_bytes, decode, from_bytes
+from ledger.entry import (
+    ENTRY_BYTES,
+    ENTRY_DTYPE,
+    ID_BYTES,
+    KINDS_WITH_CONTENT,
+    Entry,
+    Flag,
+    Kind,
+    as_bytes,
+    decode,
+    from_bytes,
+)
 from ledger.index import Index
-from ledger.positions import mark, rollback
 from ledger.result import Result, compare
-from ledger.rules import check, unknown_parents
+from ledger.rules import check, mark_unknown_parents, parent_ends
 from ledger.runs import Family
 from ledger.settlement import apply_batch
 from ledger.store import Snapshot
@@ -26,8 +37,9 @@ Rows = NDArray[np.uint8]
 
 _ID, _OWNER, _SUBJECT, _CONTENT, _PARENTS = 16, 96, 112, 128, 32
 _SETTLED = np.array([Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP], np.uint8)
-_WITH_CONTENT = np.array([Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION], np.uint8)
+_WITH_CONTENT = np.array(sorted(KINDS_WITH_CONTENT), np.uint8)
 _ASSETS = (Kind.ASSET, Kind.DERIVATION)
+_REPEATABLE = (Result.OK, Result.UNKNOWN_PARENT)
 _ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
 _ENDED = {
     int(Flag.POST): Result.PENDING_TRANSFER_ALREADY_POSTED,
@@ -50,12 +62,20 @@ class Sequencer:
     Args:
         shard: its number.
         size: how many entries are recorded before.
-        covered: see `rules.check`.
+        covered, may_expire: see `rules.check`.
         snapshot: the transaction; what was recorded of the batch before is to be visible in it.
     """
 
     def __init__(
-        self, shard: int, size: int, covered: NDArray[np.uint64], index: Index, book: Book, snapshot: Snapshot
+        self,
+        shard: int,
+        size: int,
+        covered: NDArray[np.uint64],
+        index: Index,
+        book: Book,
+        snapshot: Snapshot,
+        *,
+        may_expire: bool = False,
     ) -> None:
         self.shard = shard
         self.size = size
@@ -63,17 +83,22 @@ class Sequencer:
         self.index = index
         self.book = book
         self.snapshot = snapshot
+        self.may_expire = may_expire
 
     def parts(self, rows: Rows) -> list[tuple[int, int]]:
-        """Ranges of the batch to be sequenced one after another: no id twice in any, except within one chain."""
+        """Ranges of the batch to be sequenced one after another: in none is an id twice, or an erasure with its asset,
+        except within one chain."""
+        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
         keys = self.keys(rows[:, _ID : _ID + ID_BYTES])
         order = np.argsort(keys, kind="stable")
         again = order[1:][keys[order[1:]] == keys[order[:-1]]]
-        if not len(again):
+        erasures = np.flatnonzero(entries["kind"] == Kind.ERASURE)
+        erasures = erasures[np.isin(self.keys(rows[erasures, _SUBJECT : _SUBJECT + ID_BYTES]), keys)]
+        if not len(again) and not len(erasures):
             return [(0, len(rows))]
-        linked = rows.view(ENTRY_DTYPE).reshape(len(rows))["flags"] & int(Flag.LINKED) != 0
+        linked = entries["flags"] & int(Flag.LINKED) != 0
         cuts = {0}
-        for place in again.tolist():
+        for place in [*again.tolist(), *erasures.tolist()]:
             while place and linked[place - 1]:
                 place -= 1
             cuts.add(place)
@@ -85,11 +110,11 @@ class Sequencer:
         Cost: about 0.4 us an entry that moves no money.
         """
         entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
-        results = check(rows, self.shard, self.size, self.covered)
+        results = check(rows, self.shard, self.size, self.covered, may_expire=self.may_expire)
         indices = np.zeros(len(rows), np.uint64)
         keys = self.keys(rows[:, _ID : _ID + ID_BYTES])
         self.mark_repeats(rows, keys, results, indices)
-        results = self.settled(rows, results)
+        self.settle(rows, results)
         new = results == Result.OK
         indices[new] = self.size + np.arange(np.count_nonzero(new), dtype=np.uint64)
         recorded = np.ascontiguousarray(rows[new])
@@ -102,7 +127,11 @@ class Sequencer:
         return keys_of(np.ascontiguousarray(values), self.index.seed)
 
     def mark_repeats(self, rows: Rows, keys: Keys, results: NDArray[np.uint8], indices: NDArray[np.uint64]) -> None:
-        """Where an id is recorded already, say so in the results, and where."""
+        """Where an id is recorded already, say so in the results, and where.
+
+        A repeat is told so even if its parents are unknown: after a restart a shard has yet to learn how far the others
+        are covered, and what is recorded is recorded.
+        """
         places, found = found_many(self.index.tails[Family.ID], keys)
         maybe = np.flatnonzero(self.index.maybe_flushed(keys))
         if len(maybe):
@@ -110,10 +139,8 @@ class Sequencer:
             places, found = np.concatenate([maybe[older], places]), np.concatenate([older_found, found])
         for place, index in zip(places.tolist(), found.tolist(), strict=True):
             recorded = np.frombuffer(self.snapshot.entries(index, index + 1, ENTRY_BYTES), np.uint8)
-            if (
-                results[place] == Result.OK
-                and (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all()
-            ):
+            same = (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all()
+            if same and results[place] in _REPEATABLE:
                 results[place], indices[place] = compare(recorded, rows[place]), index
         self.mark_repeats_in_chains(rows, keys, results)
 
@@ -123,28 +150,24 @@ class Sequencer:
         again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
         for first, second in zip(order[again].tolist(), order[again + 1].tolist(), strict=True):
             same = (rows[first, _ID : _ID + ID_BYTES] == rows[second, _ID : _ID + ID_BYTES]).all()
-            if same and results[second] == Result.OK:
+            if same and results[second] in _REPEATABLE:
                 results[second] = compare(rows[first], rows[second])
 
-    def settled(self, rows: Rows, results: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The results once chains, money, ownership, erasures and parents within the batch are considered."""
+    def settle(self, rows: Rows, results: NDArray[np.uint8]) -> None:
+        """Complete the results: chains, money, ownership, erasures, and parents within the batch."""
         entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
         plain = not np.isin(entries["kind"], _SETTLED).any() and not entries["flags"].any()
         for place in np.flatnonzero((entries["kind"] == Kind.ERASURE) & (results == Result.OK)).tolist():
             if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None:
                 results[place] = Result.ASSET_NOT_FOUND
+        ends = parent_ends(rows, self.shard, results)
+        if plain:
+            mark_unknown_parents(ends, self.size, results)
+            return
         owners, statuses = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), np.uint8)
-        if not plain:
-            self.book.reserve(len(rows))
-            self.hint(entries, owners, statuses)
-        while True:
-            tried, before = results.copy(), mark(self.book.state)
-            if not plain:
-                apply_batch(self.book.state, rows, self.size, tried, owners, statuses)
-            if not unknown_parents(rows, self.shard, self.size, tried):
-                return tried
-            rollback(self.book.state, before)
-            results[tried == Result.UNKNOWN_PARENT] = Result.UNKNOWN_PARENT
+        self.book.reserve(len(rows))
+        self.hint(entries, owners, statuses)
+        apply_batch(self.book.state, rows, self.size, results, ends, owners, statuses)
 
     def hint(self, entries: NDArray[np.void], owners: NDArray[np.uint64], statuses: NDArray[np.uint8]) -> None:
         """What the log says where the book knows nothing: whose an asset was at first, how a pending transfer ended."""

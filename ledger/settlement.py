@@ -73,7 +73,9 @@ ROW_DTYPE = _row_dtype()
 
 
 @njit(nogil=True, cache=True)
-def apply_batch(state: Any, rows: Any, first_index: int, results: Any, hint_owners: Any, hint_statuses: Any) -> int:
+def apply_batch(
+    state: Any, rows: Any, first_index: int, results: Any, parent_ends: Any, hint_owners: Any, hint_statuses: Any
+) -> int:
     """Apply a batch, chain by chain; only what is `OK` afterwards has changed the state.
 
     Room for the batch must have been reserved. Entries of other kinds always pass.
@@ -84,6 +86,8 @@ def apply_batch(state: Any, rows: Any, first_index: int, results: Any, hint_owne
         first_index: where the first of them that is recorded goes; the others follow without gaps.
         results: uint8[n], in: 0, or why the entry cannot be recorded whatever the state is (a `Result`, say of a
             repeated id); out: the `Result` of each.
+        parent_ends: uint64[n], the lowest index at which the entry's parents in this shard come before it
+            (`ledger.rules.parent_ends`).
         hint_owners: uint64[n, 2], of an ownership transfer: the asset's owner as far as the ledger knows.
         hint_statuses: uint8[n], of an ownership transfer: `ASSET_NOT_FOUND` if the ledger does not have the asset; of
             an entry that ends a pending transfer: how that has ended, or why there is none.
@@ -102,14 +106,24 @@ def apply_batch(state: Any, rows: Any, first_index: int, results: Any, hint_owne
         while entries[end - 1].flags & _LINKED and end < len(entries):
             end += 1
         index = first_index + num_recorded
-        num_recorded += _apply_chain(state, entries, begin, end, index, results, hint_owners, hint_statuses)
+        num_recorded += _apply_chain(
+            state, entries, begin, end, index, results, parent_ends, hint_owners, hint_statuses
+        )
         begin = end
     return num_recorded
 
 
 @njit(nogil=True, cache=True)
 def _apply_chain(
-    state: Any, entries: Any, begin: int, end: int, index: int, results: Any, hint_owners: Any, hint_statuses: Any
+    state: Any,
+    entries: Any,
+    begin: int,
+    end: int,
+    index: int,
+    results: Any,
+    parent_ends: Any,
+    hint_owners: Any,
+    hint_statuses: Any,
 ) -> int:
     """Apply the entries `begin` to `end`, all or none; how many. The first that fails keeps its reason."""
     is_open = (entries[end - 1].flags & _LINKED) != 0
@@ -117,6 +131,8 @@ def _apply_chain(
         results[end - 1] = Result.LINKED_EVENT_CHAIN_OPEN
     before = mark(state)
     for place in range(begin, end):
+        if results[place] == Result.OK and parent_ends[place] > np.uint64(index + place - begin):
+            results[place] = Result.UNKNOWN_PARENT
         if results[place] == Result.OK:
             owner, status = hint_owners[place], hint_statuses[place]
             results[place] = _apply_in_batch(state, entries, place, index + place - begin, results, owner, status)

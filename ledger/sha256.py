@@ -49,7 +49,7 @@ _VECTOR = ir.VectorType(_LANE, 4)
 
 
 class _Message:
-    """One of the two messages while its block is compressed: state as ABEF and CDGH, and the last four schedule rows."""
+    """One of the two messages while its block is compressed: state as ABEF and CDGH, the last four schedule rows."""
 
     def __init__(self, builder: Any, state: Any, block: Any) -> None:
         self.builder = builder

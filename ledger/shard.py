@@ -6,21 +6,19 @@
 
 Promises: an index, once answered, never names another entry; an id has one entry for ever; a receipt or checkpoint
 that was given out stays consistent with every later one. What is kept in memory (the tree's edge, the index's tables,
-the balances) is derived from what is stored, and is put back if a commit fails.
+the balances) is derived from what is stored (`ledger.resume`), and is put back if a commit fails.
 """
 
 import hashlib
-import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.book import Book
+from ledger.book import DUE_MAX, Book
 from ledger.entry import (
     ENTRY_BYTES,
     ENTRY_DTYPE,
@@ -32,59 +30,38 @@ from ledger.entry import (
     Kind,
     as_bytes,
     decode,
-    from_bytes,
 )
-from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LogMismatch, ReceiptInvalid
-from ledger.files import create_once
+from ledger.errors import (
+    EntryInvalid,
+    EntryNotFound,
+    LedgerCorrupt,
+    LedgerError,
+    LedgerFull,
+    LogMismatch,
+    ReceiptInvalid,
+)
+from ledger.expiry import expiries
 from ledger.group import Answer
-from ledger.index import BATCH_ENTRIES_MAX, Index
-from ledger.log import begun_path, shard_of_origin
+from ledger.head import Head
+from ledger.index import Sizes
+from ledger.log import shard_of_origin
 from ledger.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
-from ledger.note import Checkpoint, Signer, open_checkpoint
-from ledger.payload import Payload
+from ledger.note import Checkpoint, Signer
+from ledger.payload import BATCH_BYTES_MAX, Payload, check_payloads
 from ledger.positions import mark, rollback
+from ledger.reader import Reader
 from ledger.receipt import Receipt
 from ledger.result import Result
+from ledger.resume import Memory, begin_log, resumed, store_book
 from ledger.runs import Family
-from ledger.sequence import Sequencer, refill
+from ledger.sequence import Sequencer
 from ledger.sha256 import leaf_hashes
 from ledger.store import MAP_BYTES_DEFAULT, Batch, Snapshot, Store
-from ledger.tail import SEED_BYTES
 from ledger.tree import Edge, Nodes
 
-BATCH_ITEMS_MAX = BATCH_ENTRIES_MAX
-BATCH_BYTES_MAX = 64 * 1024 * 1024
 LOCK_WAIT_S_DEFAULT = 5.0
-LAYOUT = 2
-REPLAY_ENTRIES = 65_536
 SNAPSHOT_ENTRIES_MIN = 1 << 20
 """The balances are stored with the first commit after so many entries; the next start replays the others."""
-
-_HEAD = struct.Struct("<HQQ32s")
-_BOOK = struct.Struct("<Q")
-
-
-class Head(msgspec.Struct, frozen=True):
-    """How far the shard has got; and the newest checkpoint that was stored, perhaps of fewer entries."""
-
-    tree_size: int
-    time_ns: int
-    root: bytes
-    checkpoint: str
-
-    def pack(self) -> bytes:
-        return _HEAD.pack(LAYOUT, self.tree_size, self.time_ns, self.root) + self.checkpoint.encode()
-
-    @classmethod
-    def unpack(cls, data: bytes) -> "Head":
-        """Raises LedgerCorrupt: it was written by another version of this layout, or is no head."""
-        if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != LAYOUT:
-            raise _corrupt("the head is not of this layout", "head")
-        _, tree_size, time_ns, root = _HEAD.unpack_from(data)
-        try:
-            return cls(tree_size, time_ns, root, data[_HEAD.size :].decode())
-        except UnicodeDecodeError:
-            raise _corrupt("the checkpoint is not UTF-8", "head") from None
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -109,18 +86,6 @@ class Publishing(msgspec.Struct, frozen=True):
     interval_ms: int = 0
 
 
-class Memory(msgspec.Struct):
-    """What is derived from the store, and kept."""
-
-    head: Head
-    edge: Edge
-    index: Index
-    book: Book
-    published_size: int
-    published_ns: int
-    book_size: int
-
-
 class Shard:
     """One shard, owned by this process. Reads may come from any thread; appends take turns."""
 
@@ -131,6 +96,7 @@ class Shard:
         signer: Signer,
         now_ns: Callable[[], int],
         publishing: Publishing,
+        batch_entries_max: int,
         memory: Memory,
     ) -> None:
         self._store = store
@@ -138,9 +104,12 @@ class Shard:
         self._signer = signer
         self._now_ns = now_ns
         self._publishing = publishing
+        self._batch_entries_max = batch_entries_max
         self._memory = memory
+        self._is_in_doubt = False  # whether a commit ended without memory having followed it
         self._covered = np.zeros(SHARD_MAX + 1, np.uint64)
         self._turn = threading.Lock()
+        self._reader = Reader(store)
 
     @classmethod
     def open(
@@ -154,15 +123,17 @@ class Shard:
         publishing: Publishing = Publishing(),  # noqa: B008 - it is immutable
         map_bytes: int = MAP_BYTES_DEFAULT,
         lock_wait_s: float = LOCK_WAIT_S_DEFAULT,
+        sizes: Sizes = Sizes(),  # noqa: B008 - it is immutable
     ) -> "Shard":
         """Own the shard in its directory (`ledger.log.shard_path`), which is made, with an empty log, on first use.
 
         Args:
             signer: the shard's own, from `ledger.log.open_keys`.
             entropy: random bytes, for the secret seeds of hash tables; nothing that others see depends on them.
+            sizes: of the index, from which the largest batch follows.
         Raises:
-            LedgerLocked, LedgerFull, LedgerCorrupt: see `Store.open`; or what is stored contradicts itself; or the shard
-                was begun before and nothing is left of it.
+            LedgerLocked, LedgerFull, LedgerReadOnly, LedgerCorrupt: see `Store.open`; or what is stored contradicts
+                itself; or the shard was begun before and nothing is left of it.
             LogMismatch: the signer is another shard's, or the shard another log's.
         Cost: reads the index's ids (12 bytes an entry), and the entries since its last run and since the balances were
             stored last.
@@ -173,9 +144,9 @@ class Shard:
             )
         store = Store.open(path, map_bytes=map_bytes, lock_wait_s=lock_wait_s)
         try:
-            _begin(store, signer)
-            memory = _resumed(store, shard, signer, entropy)
-            return cls(store, shard, signer, now_ns, publishing, memory)
+            begin_log(store, signer)
+            memory = resumed(store, shard, signer, entropy, sizes)
+            return cls(store, shard, signer, now_ns, publishing, sizes.batch_entries_max, memory)
         except BaseException:
             store.close()
             raise
@@ -204,14 +175,53 @@ class Shard:
             EntryInvalid: the batch is too large, or a payload is not what its entry says.
             LedgerFull: no room; nothing was written and the shard goes on working.
             LedgerCorrupt: what is stored contradicts itself; nothing was written or signed.
+            LedgerError: the commit failed otherwise; from then on the shard appends nothing until it is opened again,
+                since only the disk knows whether the batch is there.
         Cost: one commit (fdatasync) a batch.
         """
-        _check_batch(entries, payloads)
+        self._check_batch(entries, payloads)
         rows = as_bytes(entries).copy()
         with self._turn:
             return self._appended(rows, payloads)
 
-    def _appended(self, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None) -> Appended:
+    def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
+        """The limits of a batch, and that payloads are what their entries say."""
+        num_bytes = sum(payload.num_bytes for payload in payloads or ())
+        if len(entries) > self._batch_entries_max or num_bytes > BATCH_BYTES_MAX:
+            limits = f"{self._batch_entries_max} entries or {BATCH_BYTES_MAX} bytes of payload"
+            raise EntryInvalid(
+                f"{len(entries)} entries with {num_bytes} bytes are more than {limits}",
+                where="batch",
+                fix="Append it in parts.",
+            )
+        if payloads is not None:
+            check_payloads(entries, payloads)
+
+    def expire(self, num_max: int = DUE_MAX) -> Appended:
+        """Record the end of pending transfers whose time is over, at most `num_max` of them; the longest over first.
+
+        Their money and their assets are free from then on. Whoever runs a shard calls this from time to time.
+        Raises, cost: as `append`; nothing is written if nothing is due.
+        """
+        with self._turn:
+            book = self._memory.book
+            due = book.due(max(self._now_ns(), self._memory.head.time_ns + 1), num_max)
+            return self._appended(as_bytes(expiries(due, book)), None, may_expire=True)
+
+    def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
+        """Indices of pending transfers that nothing has ended, from `begin` on: see `Book.live`."""
+        with self._turn:
+            return self._memory.book.live(begin, num_max)
+
+    def _appended(
+        self, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None, *, may_expire: bool = False
+    ) -> Appended:
+        if self._is_in_doubt:
+            raise LedgerError(
+                "an append before this one ended without its end being seen",
+                where=self._signer.name,
+                fix="Close the shard, open it again and repeat the call; repeats are harmless.",
+            )
         memory = self._memory
         stamped = rows.view(ENTRY_DTYPE).reshape(len(rows))
         begin_ns = max(self._now_ns(), memory.head.time_ns + 1)
@@ -221,7 +231,7 @@ class Shard:
         try:
             with self._store.write() as batch:
                 size = memory.head.tree_size
-                appended, recorded = self._sequenced(batch, rows, payloads)
+                appended, recorded = self._sequenced(batch, rows, payloads, may_expire)
                 if not len(recorded):
                     return appended
                 edge, tree_rows = memory.edge.extended(leaf_hashes(recorded))
@@ -237,9 +247,11 @@ class Shard:
                     batch.put_state("index", writes.manifest)
                 book_size = self._stored_book(batch, edge.size)
                 batch.put_state("head", head.pack())
-        except BaseException:
+                self._is_in_doubt = True
+        except BaseException as error:
             memory.index.discard()
             rollback(memory.book.state, before)
+            self._is_in_doubt &= not isinstance(error, LedgerFull)
             raise
         memory.index.applied(writes)
         memory.book.commit()
@@ -247,15 +259,17 @@ class Shard:
         self._memory = Memory(
             head, edge, memory.index, memory.book, published_size, published_ns or memory.published_ns, book_size
         )
+        self._is_in_doubt = False
         assert edge.size == size + len(recorded)
         return appended
 
     def _sequenced(
-        self, batch: Batch, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None
+        self, batch: Batch, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None, may_expire: bool
     ) -> tuple[Appended, NDArray[np.uint8]]:
         """Stage 1: the answers, and the rows recorded, which are in the batch with their payloads."""
         memory = self._memory
-        sequencer = Sequencer(self._shard, memory.head.tree_size, self._covered, memory.index, memory.book, batch)
+        size, index, book = memory.head.tree_size, memory.index, memory.book
+        sequencer = Sequencer(self._shard, size, self._covered, index, book, batch, may_expire=may_expire)
         results, indices = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.uint64)
         recorded = []
         for begin, end in sequencer.parts(rows):
@@ -295,7 +309,7 @@ class Shard:
         """Store the balances if it is time; the tree size that they are stored at."""
         if size - self._memory.book_size < SNAPSHOT_ENTRIES_MIN:
             return self._memory.book_size
-        batch.put_state("book", _BOOK.pack(size) + self._memory.book.snapshot())
+        store_book(batch, self._memory.book, size)
         return size
 
     def _sign(self, size: int, root: bytes) -> str:
@@ -323,24 +337,20 @@ class Shard:
 
     def read_entries(self, begin: int, end: int) -> bytes:
         """The bytes of entries, unchecked."""
-        with self._store.read() as snapshot:
-            return snapshot.entries(begin, end, ENTRY_BYTES)
+        return self._reader.read_entries(begin, end)
 
     def read_hashes(self, level: int, begin: int, end: int) -> bytes:
         """The hashes of a stored level."""
-        with self._store.read() as snapshot:
-            return snapshot.hashes(level, begin, end, HASH_BYTES)
+        return self._reader.read_hashes(level, begin, end)
+
+    def reader(self) -> Reader:
+        """Reads and look-ups that never wait for an append; valid until the shard is closed."""
+        return self._reader
 
     def find(self, id_: bytes) -> int | None:
         """The index of the one entry with this id."""
-        with self._turn, self._store.read() as snapshot:
-            sequencer = self._reader(snapshot)
-            found = [index for index, entry in sequencer.entries_with(Family.ID, id_) if entry.id == id_]
-        return found[0] if found else None
-
-    def _reader(self, snapshot: Snapshot) -> Sequencer:
-        memory = self._memory
-        return Sequencer(self._shard, memory.head.tree_size, self._covered, memory.index, memory.book, snapshot)
+        found = self._reader.by_id(id_)
+        return None if found is None else found.index
 
     def entry(self, index: int) -> Entry:
         """The entry at an index, checked against its leaf hash.
@@ -349,8 +359,7 @@ class Shard:
             EntryNotFound: there is none yet.
             LedgerCorrupt: the stored bytes are not those that were recorded.
         """
-        with self._store.read() as snapshot:
-            return decode(_entry_bytes(snapshot, _head(snapshot), index))
+        return self._reader.entry(index)
 
     def content(self, index: int) -> bytes:
         """The content of an entry, checked against its hash.
@@ -360,13 +369,13 @@ class Shard:
             LedgerCorrupt: the stored bytes are not those that were recorded.
         """
         with self._store.read() as snapshot:
-            entry = decode(_entry_bytes(snapshot, _head(snapshot), index))
+            entry = decode(_entry_bytes(snapshot, Head.of(snapshot), index))
             return _checked(snapshot.content(index), entry.content_hash, f"content of entry {index}")
 
     def meta(self, index: int) -> bytes:
         """The metadata of an entry, as `content`."""
         with self._store.read() as snapshot:
-            entry = decode(_entry_bytes(snapshot, _head(snapshot), index))
+            entry = decode(_entry_bytes(snapshot, Head.of(snapshot), index))
             return _checked(snapshot.meta(index), entry.meta_hash, f"metadata of entry {index}")
 
     def receipt(self, index: int) -> str:
@@ -378,12 +387,14 @@ class Shard:
             LedgerCorrupt: the stored nodes do not lead to the root.
         """
         with self._store.read() as snapshot:
-            head = _head(snapshot)
+            head = Head.of(snapshot)
             data = _entry_bytes(snapshot, head, index)
             nodes = Nodes(head.tree_size, lambda *where: snapshot.hashes(*where, HASH_BYTES))
             proof = inclusion_proof(index, head.tree_size, nodes)
-            with _corrupt_if_invalid(f"receipt of entry {index}"):
+            try:
                 verify_inclusion(index, head.tree_size, leaf_hash(data), proof, head.root)
+            except ReceiptInvalid as error:
+                raise _corrupt(error.what, f"receipt of entry {index}") from error
         return Receipt(data, index, tuple(proof), self._checkpoint(head)).text()
 
     def consistency(self, old: int, new: int) -> list[bytes]:
@@ -393,95 +404,10 @@ class Shard:
             EntryNotFound: not 0 < old <= new <= size.
         """
         with self._store.read() as snapshot:
-            size = _head(snapshot).tree_size
+            size = Head.of(snapshot).tree_size
             if not 0 < old <= new <= size:
                 raise _not_found(f"no proof from {old} to {new} entries; there are {size}")
             return consistency_proof(old, new, Nodes(size, lambda *where: snapshot.hashes(*where, HASH_BYTES)))
-
-
-def _begin(store: Store, signer: Signer) -> None:
-    """Publish the empty tree in a new shard.
-
-    The file that says that the shard was begun comes after the empty tree and before anything is given out. Where a
-    crash fell between the two, the next open finds an empty tree and writes the file.
-    """
-    begun = begun_path(store.path)
-    with store.read() as snapshot:
-        is_new = snapshot.state("head") is None
-    if is_new and begun.exists():
-        raise LedgerCorrupt(
-            "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
-            where=str(begun),
-            fix="Restore the shard's directory from a copy.",
-        )
-    if is_new:
-        root = Edge(0, {}).root()
-        with store.write() as batch:
-            note = signer.sign(Checkpoint(signer.name, 0, root).text())
-            batch.put_state("head", Head(0, 0, root, note).pack())
-    create_once(begun, f"{signer.name}\n".encode(), 0o644)
-
-
-def _resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], bytes]) -> Memory:
-    """What is to be kept in memory of a stored shard, checked against its head."""
-    with store.read() as snapshot:
-        head = _head(snapshot)
-        _check_signature(head, signer)
-        edge = Edge.load(head.tree_size, lambda *where: snapshot.hashes(*where, HASH_BYTES))
-        if edge.root() != head.root:
-            raise _corrupt("the stored nodes do not lead to the root", "hashes")
-        index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES))
-        orphans = index.runs.orphans(snapshot.segments())
-        stored = snapshot.state("book")
-        book = Book.load(stored[_BOOK.size :], entropy(SEED_BYTES)) if stored else Book(entropy(SEED_BYTES))
-        book_size = int(_BOOK.unpack_from(stored)[0]) if stored else 0
-        for begin in range(book_size, head.tree_size, REPLAY_ENTRIES):
-            end = min(begin + REPLAY_ENTRIES, head.tree_size)
-            book.replay(from_bytes(snapshot.entries(begin, end, ENTRY_BYTES)), begin)
-        refill(index, snapshot, shard, head.tree_size, book)
-    if orphans:
-        with store.write() as batch:
-            for run, number in orphans:
-                batch.delete_segment(run, number)
-    return Memory(head, edge, index, book, int(head.checkpoint.splitlines()[1]), head.time_ns, book_size)
-
-
-def _check_signature(head: Head, signer: Signer) -> None:
-    """The stored checkpoint is this signer's, and of the stored tree or an earlier one."""
-    with _corrupt_if_invalid("head"):
-        origin = head.checkpoint.partition("\n")[0]
-        if origin != signer.name:
-            raise LogMismatch(
-                f"the shard there is {origin[:80]!r}", where=signer.name, fix="Open it with its own signer."
-            )
-        checkpoint = open_checkpoint(head.checkpoint, [signer.key])
-    if checkpoint.tree_size > head.tree_size:
-        raise _corrupt("the checkpoint is of more entries than there are", "head")
-    if checkpoint.tree_size == head.tree_size and checkpoint.root != head.root:
-        raise _corrupt("the checkpoint has another root", "head")
-
-
-def _check_batch(entries: Entries, payloads: Sequence[Payload] | None) -> None:
-    """The limits of a batch, and that payloads are what their entries say."""
-    num_bytes = sum(len(payload.content or b"") + len(payload.meta or b"") for payload in payloads or ())
-    if len(entries) > BATCH_ITEMS_MAX or num_bytes > BATCH_BYTES_MAX:
-        limits = f"{BATCH_ITEMS_MAX} entries or {BATCH_BYTES_MAX} bytes of payload"
-        raise _invalid("batch", f"{len(entries)} entries with {num_bytes} bytes are more than {limits}")
-    if payloads is None:
-        return
-    if len(payloads) != len(entries):
-        raise _invalid("payloads", f"{len(payloads)} for {len(entries)} entries")
-    for place, payload in enumerate(payloads):
-        for name, data in (("content_hash", payload.content), ("meta_hash", payload.meta)):
-            if data is not None and hashlib.sha256(data).digest() != entries[name][place].tobytes():
-                raise _invalid(name, f"entry {place} does not name the hash of its payload")
-
-
-def _head(snapshot: Snapshot) -> Head:
-    data = snapshot.state("head")
-    if data is None:
-        raise _corrupt("there is no head", "head")
-    return Head.unpack(data)
 
 
 def _entry_bytes(snapshot: Snapshot, head: Head, index: int) -> bytes:
@@ -499,19 +425,6 @@ def _checked(data: bytes | None, digest: bytes, where: str) -> bytes:
     if hashlib.sha256(data).digest() != digest:
         raise _corrupt("the bytes do not have their hash", where)
     return data
-
-
-@contextmanager
-def _corrupt_if_invalid(where: str) -> Iterator[None]:
-    """A proof of our own that does not verify means that the store is damaged."""
-    try:
-        yield
-    except ReceiptInvalid as error:
-        raise _corrupt(error.what, where) from error
-
-
-def _invalid(field: str, what: str) -> EntryInvalid:
-    return EntryInvalid(what, where=field, fix="Correct the batch and append it again.")
 
 
 def _not_found(what: str) -> EntryNotFound:

@@ -30,7 +30,7 @@ from typing import Any
 import lmdb
 
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
-from ledger.files import FULL_ERRNOS, full_is_named, hold_lock, reserve, sync_directory
+from ledger.files import hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
 MAP_BYTES_DEFAULT = 1 << 40
 """Address space, not disk: the file is as large as what was written."""
@@ -109,9 +109,10 @@ class Snapshot:
         cursor = self._transaction.cursor(self._tables["runs"])
         return (_SEGMENT.unpack(key) for key in cursor.iternext(keys=True, values=False))
 
-    def rows(self, table: str) -> Iterator[tuple[memoryview, memoryview]]:
-        """Every key and value of a table, in order of the keys."""
-        return iter(self._transaction.cursor(self._tables[table]))
+    def rows(self, table: str, start: bytes = b"") -> Iterator[tuple[memoryview, memoryview]]:
+        """Every key and value of a table from the key `start` on, in order of the keys."""
+        cursor = self._transaction.cursor(self._tables[table])
+        return iter(cursor) if cursor.set_range(start) else iter(())
 
     def _blob(self, table: str, index: int) -> bytes | None:
         data = self._transaction.get(_INDEX.pack(index), db=self._tables[table])
@@ -206,17 +207,17 @@ class Store:
             map_bytes: how large the shard may grow. Open again with more once it is full.
         Raises:
             LedgerLocked: another owner kept it for `lock_wait_s` seconds.
-            LedgerFull: no room to make it.
-            LedgerCorrupt: the file there is no environment of this kind.
+            LedgerFull, LedgerReadOnly: no room to make it, or no right to write there.
+            LedgerCorrupt: the file there is no environment of this kind, or of another layout, or was cut off.
         """
-        with full_is_named(path):
+        with refusal_is_named(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = hold_lock(path / LOCK_FILE, lock_wait_s)
         try:
-            with full_is_named(path), _named_errors(path):
+            with refusal_is_named(path), _named_errors(path):
                 reserve(path / READERS_FILE, READERS_BYTES)
                 environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX)
-                tables = _make_tables(environment)
+                tables = _tables(environment, path, make=True)
         except BaseException:
             os.close(lock)
             raise
@@ -229,14 +230,14 @@ class Store:
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
         Raises:
-            LedgerCorrupt: there is no environment of this kind.
+            LedgerCorrupt: there is no environment of this kind, or it is of another layout, or was cut off.
             LedgerError: it cannot be opened; the text says why.
         """
         with _named_errors(path):
             environment = lmdb.open(
                 str(path), map_size=MAP_BYTES_DEFAULT, max_dbs=len(TABLES), readonly=True, create=False
             )
-            return cls(path, environment, _find_tables(environment), None)
+            return cls(path, environment, _tables(environment, path, make=False), None)
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -284,14 +285,32 @@ def unpack_index(data: bytes | memoryview) -> int:
     return int(_INDEX.unpack(data)[0])
 
 
-def _make_tables(environment: Any) -> dict[str, Any]:
-    """All tables, made in one transaction, so that there is never an environment with some of them."""
-    with environment.begin(write=True) as transaction:
-        return {name: environment.open_db(name.encode(), txn=transaction) for name in TABLES}
+def _tables(environment: Any, path: Path, *, make: bool) -> dict[str, Any]:
+    """The tables of an environment; if it is new, they are made, in one transaction, so that there are never some.
 
-
-def _find_tables(environment: Any) -> dict[str, Any]:
-    return {name: environment.open_db(name.encode(), create=False) for name in TABLES}
+    Nothing is written into an environment with other tables, nor is a page touched of a file that was cut off: to read
+    beyond the end of a mapped file kills the process (SIGBUS).
+    """
+    try:
+        num_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        file_bytes = (path / DATA_FILE).stat().st_size
+        if file_bytes < num_bytes:
+            raise _corrupt(f"the file was cut off: {file_bytes} of {num_bytes} bytes", str(path / DATA_FILE))
+        with environment.begin() as transaction:
+            names = sorted(transaction.cursor().iternext(values=False))
+        if not names and make:
+            with environment.begin(write=True) as transaction:
+                return {name: environment.open_db(name.encode(), txn=transaction) for name in TABLES}
+        if names != sorted(name.encode() for name in TABLES):
+            raise LedgerCorrupt(
+                "the tables there are not those of this layout",
+                where=str(path),
+                fix="Open it with the release that wrote it, or begin a new log in another directory.",
+            )
+        return {name: environment.open_db(name.encode(), create=False) for name in TABLES}
+    except BaseException:
+        environment.close()
+        raise
 
 
 @contextmanager
@@ -311,8 +330,8 @@ def _named(error: lmdb.Error, path: Path) -> LedgerError:
     code = getattr(error, "code", 0)
     if code == errno.EIO:
         code = _growth_errno(path / DATA_FILE)
-    if code in FULL_ERRNOS:
-        return LedgerFull(os.strerror(code), where=str(path), fix="Free some space, then append again.")
+    if refusal := named_refusal(code, path):
+        return refusal
     if isinstance(error, _CORRUPT):
         return LedgerCorrupt(str(error), where=str(path), fix="Run fsck on the shard and restore it from a copy.")
     return LedgerError(

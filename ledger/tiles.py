@@ -22,7 +22,7 @@ import numpy as np
 
 from ledger.entry import ENTRY_BYTES
 from ledger.errors import EntryNotFound, LogMismatch, ReceiptInvalid
-from ledger.files import create_once, full_is_named, hold_lock, sync_directory
+from ledger.files import create_once, hold_lock, refusal_is_named, sync_directory
 from ledger.note import Checkpoint, read_checkpoint
 from ledger.replace import replace_file
 from ledger.tree import TILE_HASHES, TILE_LEVELS, Edge
@@ -242,7 +242,7 @@ def _make_directories(path: Path) -> None:
     """Make a directory and those above it, durably."""
     if not path.is_dir():
         _make_directories(path.parent)
-        with full_is_named(path):
+        with refusal_is_named(path):
             path.mkdir(exist_ok=True)
             sync_directory(path.parent)
 

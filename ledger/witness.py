@@ -23,15 +23,14 @@ from ledger.errors import (
     CheckpointRefused,
     LedgerCorrupt,
     LogMismatch,
-    NotConsistent,
     ReceiptInvalid,
     SizeConflict,
-    SplitView,
     UnknownOrigin,
     UnknownSigner,
 )
 from ledger.files import hold_lock
-from ledger.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
+from ledger.growth import check_growth
+from ledger.merkle import EMPTY_ROOT, HASH_BYTES
 from ledger.note import (
     NOTE_BYTES_MAX,
     Checkpoint,
@@ -200,7 +199,6 @@ def _check_signature(note: str, keys: Sequence[VerifierKey]) -> None:
 
 def _check_follows(latest: Checkpoint, request: Request) -> None:
     """Steps 5 and 6: the request starts from `latest` and proves that its checkpoint is, or grew out of, that tree."""
-    new, proof = request.checkpoint, request.proof
     if request.old_size != latest.tree_size:
         raise SizeConflict(
             f"the old size {request.old_size} is not the {latest.tree_size} that was last cosigned",
@@ -208,28 +206,11 @@ def _check_follows(latest: Checkpoint, request: Request) -> None:
             fix="Send a proof from the size that was last cosigned.",
             size=latest.tree_size,
         )
-    if new.tree_size == latest.tree_size and new.root != latest.root:
-        raise SplitView(
-            f"{new.origin} signed two trees of {new.tree_size} entries: {new.root.hex()}, before {latest.root.hex()}",
-            where="root",
-            fix="Do not trust this log; keep both checkpoints, they prove it.",
-        )
-    if latest.tree_size == 0:
-        if proof:
-            raise _not_consistent("from nothing there is nothing to prove, but there is a proof")
-        return
-    try:
-        verify_consistency(latest.tree_size, new.tree_size, latest.root, new.root, proof)
-    except ReceiptInvalid as error:
-        raise _not_consistent(error.what) from error
+    check_growth(latest, request.checkpoint, request.proof)
 
 
 def _refused(what: str) -> CheckpointRefused:
     return CheckpointRefused(what, where="request", fix="Send what C2SP tlog-witness asks for.")
-
-
-def _not_consistent(what: str) -> NotConsistent:
-    return NotConsistent(what, where="consistency proof", fix="Send the proof from the last cosigned size to this one.")
 
 
 def _corrupt(file: Path, what: str) -> LedgerCorrupt:

@@ -84,7 +84,10 @@ class Desk:
         data = [encode(msgspec.structs.replace(entry, time_ns=self.tick())) for entry in entries]
         rows = np.frombuffer(b"".join(data), np.uint8).reshape(num_entries, ENTRY_BYTES)
         self.book.reserve(num_entries)
-        num_recorded = apply_batch(self.book.state, rows, len(self.recorded), codes, hint_owners, hint_statuses)
+        no_parents = np.zeros(num_entries, np.uint64)
+        num_recorded = apply_batch(
+            self.book.state, rows, len(self.recorded), codes, no_parents, hint_owners, hint_statuses
+        )
         assert num_recorded == np.count_nonzero(codes == Result.OK)
         if commit:
             self.book.commit()

@@ -160,7 +160,7 @@ def test_without_room_nothing_is_applied() -> None:
     desk = open_world()
     snapshot = desk.book.snapshot()
     desk.book.reserve(0)
-    none = np.zeros((1, 2), np.uint64), np.zeros(1, np.uint8)
+    none = np.zeros(1, np.uint64), np.zeros((1, 2), np.uint64), np.zeros(1, np.uint8)
     with pytest.raises(AssertionError, match="room"):
         apply_batch(desk.book.state, rows_of(account(90)), 0, np.zeros(1, np.uint8), *none)
     assert desk.book.snapshot() == snapshot

@@ -1,0 +1,133 @@
+"""Opening a shard: what is stored is checked against its head, and what is kept in memory is derived from it again.
+
+A new shard begins with the signed empty tree. Beside its directory a file says that it was begun: a shard whose data is
+gone is refused, since a new log under the same key would contradict every receipt of the old one.
+"""
+
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from ledger.book import Book
+from ledger.entry import ENTRY_BYTES, HASH_BYTES, from_bytes
+from ledger.errors import LedgerCorrupt, LogMismatch, ReceiptInvalid
+from ledger.files import create_once
+from ledger.head import Head
+from ledger.index import Index, Sizes
+from ledger.log import begun_path
+from ledger.note import Checkpoint, Signer, open_checkpoint
+from ledger.sequence import refill
+from ledger.store import Batch, Snapshot, Store
+from ledger.tail import SEED_BYTES
+from ledger.tree import Edge
+
+REPLAY_ENTRIES = 65_536
+"""Entries read at a time to replay their money and ownership."""
+
+_BOOK = struct.Struct("<Q")
+
+
+class Memory(msgspec.Struct):
+    """What is derived from the store, and kept."""
+
+    head: Head
+    edge: Edge
+    index: Index
+    book: Book
+    published_size: int
+    published_ns: int
+    book_size: int
+
+
+def begin_log(store: Store, signer: Signer) -> None:
+    """Publish the empty tree in a new shard.
+
+    The file that says that the shard was begun comes after the empty tree and before anything is given out. Where a
+    crash fell between the two, the next open finds an empty tree and writes the file.
+    """
+    begun = begun_path(store.path)
+    with store.read() as snapshot:
+        is_new = snapshot.state("head") is None
+    if is_new and begun.exists():
+        raise LedgerCorrupt(
+            "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
+            where=str(begun),
+            fix="Restore the shard's directory from a copy.",
+        )
+    if is_new:
+        root = Edge(0, {}).root()
+        with store.write() as batch:
+            note = signer.sign(Checkpoint(signer.name, 0, root).text())
+            batch.put_state("head", Head(0, 0, root, note).pack())
+    create_once(begun, f"{signer.name}\n".encode(), 0o644)
+
+
+def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], bytes], sizes: Sizes) -> Memory:
+    """What is to be kept in memory of a stored shard, checked against its head.
+
+    Raises:
+        LedgerCorrupt: what is stored contradicts itself.
+        LogMismatch: the shard is another signer's.
+    """
+    with store.read() as snapshot:
+        head = Head.of(snapshot)
+        checkpoint = _published(head, signer)
+        _edge(snapshot, checkpoint.tree_size, checkpoint.root)
+        edge = _edge(snapshot, head.tree_size, head.root)
+        index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES), sizes=sizes)
+        if not 0 <= head.tree_size - index.runs.num_entries <= sizes.block_entries:
+            raise _corrupt(f"it covers {index.runs.num_entries} of {head.tree_size} entries", "index")
+        orphans = index.runs.orphans(snapshot.segments())
+        book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
+        refill(index, snapshot, shard, head.tree_size, book)
+    if orphans:
+        with store.write() as batch:
+            for run, number in orphans:
+                batch.delete_segment(run, number)
+    return Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size)
+
+
+def store_book(batch: Batch, book: Book, size: int) -> None:
+    """Store the balances after so many entries, for the next start."""
+    batch.put_state("book", _BOOK.pack(size) + book.snapshot())
+
+
+def _published(head: Head, signer: Signer) -> Checkpoint:
+    """The stored checkpoint, which is this signer's, and of the stored tree or an earlier one."""
+    origin = head.checkpoint.partition("\n")[0]
+    if origin != signer.name:
+        raise LogMismatch(f"the shard there is {origin[:80]!r}", where=signer.name, fix="Open it with its own signer.")
+    try:
+        checkpoint = open_checkpoint(head.checkpoint, [signer.key])
+    except ReceiptInvalid as error:
+        raise _corrupt(error.what, "head") from error
+    if checkpoint.tree_size > head.tree_size:
+        raise _corrupt("the checkpoint is of more entries than there are", "head")
+    return checkpoint
+
+
+def _edge(snapshot: Snapshot, size: int, root: bytes) -> Edge:
+    """The edge of the first `size` leaves, which has this root."""
+    edge = Edge.load(size, lambda *where: snapshot.hashes(*where, HASH_BYTES))
+    if edge.root() != root:
+        raise _corrupt(f"the stored nodes do not lead to the root of {size} entries", "hashes")
+    return edge
+
+
+def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:
+    """The balances after all entries, and after how many they were stored last."""
+    stored, book, book_size = snapshot.state("book"), Book(seed), 0
+    if stored is not None:
+        book = Book.load(stored[_BOOK.size :], seed)
+        (book_size,) = _BOOK.unpack_from(stored)
+    if book_size > tree_size:
+        raise _corrupt(f"the balances are those of {book_size} entries", "settlement snapshot")
+    for begin in range(book_size, tree_size, REPLAY_ENTRIES):
+        end = min(begin + REPLAY_ENTRIES, tree_size)
+        book.replay(from_bytes(snapshot.entries(begin, end, ENTRY_BYTES)), begin)
+    return book, book_size
+
+
+def _corrupt(what: str, where: str) -> LedgerCorrupt:
+    return LedgerCorrupt(what, where=where, fix="Run fsck on the shard and restore it from a copy.")
