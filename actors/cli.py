@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
 from actors import log_cli
+from actors.audit import audit_app
 from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset, write_file
 from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file, show_facts
 from actors.verifying import verify_text, witnessed_facts
@@ -47,6 +48,7 @@ app = typer.Typer(
     name="mintage", help="An engine for generated assets: judged, recorded, verifiable.", no_args_is_help=True,
     pretty_exceptions_enable=False,
 )  # fmt: skip
+app.add_typer(audit_app)
 app.add_typer(witness_app)
 app.command()(log_cli.export)
 app.command()(log_cli.receipt)

@@ -27,6 +27,7 @@ import numpy as np
 from ledger.entry import PARENTS_MAX, SHARD_MAX, from_bytes
 from ledger.errors import LedgerCorrupt, LogMismatch, UnknownOrigin, UnknownParent
 from ledger.files import create_once, hold_lock, make_directory, refusal_is_named, sync_directory
+from ledger.fsck import check_shard
 from ledger.growth import check_growth
 from ledger.log import KEY_FILE, VERIFIER_FILE, origin, read_key, read_verifier_keys, shard_of_origin, shard_path
 from ledger.note import KEY_BYTES, Checkpoint, Signer, VerifierKey, WitnessKey
@@ -42,9 +43,6 @@ MEMORY_DIR = "memory"
 INCOMING_DIR = "incoming"
 CONTEXT = b"adopted"
 BLOCK_ENTRIES = 65_536
-
-Audit = Callable[[Path, VerifierKey], Sequence[str]]
-"""What is wrong with a shard's directory if its key is this one, a line a problem: `ledger.fsck`."""
 
 
 class Adoption(msgspec.Struct, frozen=True):
@@ -86,7 +84,6 @@ class Adopter:
         home: a shard of it, owned by this process.
         edge_keys: the edges' keys; the numbers in their names are those that were handed out.
         sizes: how many entries each of the log's own shards has, by number: what an edge may name as parents.
-        audit: re-derives everything in an edge's copy before it is believed.
     Raises:
         LogMismatch: a number was handed out twice, or is one of the log's own; or the memory is gone.
         KeyInvalid, LedgerFull: see `Signer`, `create_once`.
@@ -101,7 +98,6 @@ class Adopter:
         home: Shard,
         edge_keys: Sequence[VerifierKey],
         sizes: Callable[[], Mapping[int, int]],
-        audit: Audit,
         *,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -115,7 +111,6 @@ class Adopter:
                 fix="Hand out each number once, to one key.",
             )
         self._sizes = sizes
-        self._audit = audit
         self._witness, self.witness_key = _witness(self._path, list(edge_keys), home, entropy)
         self._cover()
 
@@ -130,7 +125,7 @@ class Adopter:
 
         1. number: the checkpoint's origin ends in a number that was handed out, and that number's key has signed it.
         2. copy: everything that follows looks at the copy, which nobody else can change.
-        3. audit: entries, tree, ids, signature and all else is re-derived from the copy's bytes.
+        3. fsck: entries, tree, ids, signature, balances and all else are re-derived from the copy's bytes.
         4. parents: those in other shards are there.
         5. growth: the tree grew out of the one that was adopted last.
         6. keep: the copy takes the place of the older one.
@@ -145,17 +140,17 @@ class Adopter:
             UnknownOrigin, ReceiptInvalid: step 1. LedgerFull: step 2 or later. LedgerCorrupt: step 3.
             UnknownParent: step 4. NotConsistent, SplitView: step 5. LedgerLocked: another adoption is running. Nothing
             was adopted.
-        Cost: a copy of the file and what the audit costs; the whole of it every time.
+        Cost: a copy of the file and what fsck costs; the whole of it every time.
         """
         with _locked(self._path), _copied(edge, self._path / INCOMING_DIR) as copy:
             with StoredLog(copy) as log:
                 claim, note = log.claim(), log.checkpoint()
                 key = self._key_of(claim.origin)
                 peer = open_peer(note, key)  # 1
-            problems = self._audit(copy, key)  # 3
-            if problems:
+            found = check_shard(copy, key)  # 3
+            if not found.ok:
                 raise LedgerCorrupt(
-                    f"{problems[0]}; {len(problems)} problems in all",
+                    f"{found.problems[0]}; {len(found.problems)} problems in all",
                     where=str(edge),
                     fix="Run fsck on the edge's shard; close its engine before it is copied.",
                 )
@@ -182,7 +177,7 @@ class Adopter:
         )
 
     def _check_parents(self, log: StoredLog, own: int) -> None:
-        """Step 4. Which entries of its own shard an entry may name, the audit has seen."""
+        """Step 4. Which entries of its own shard an entry may name, fsck has seen."""
         known = {**self._sizes(), **self.adopted()}
         for shard, index in furthest_parents(log).items():
             if shard != own and index >= known.get(shard, 0):

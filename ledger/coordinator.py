@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from ledger.decision import Answer, Progress, Request, Stage, after, give_up, requests
-from ledger.entry import Kind
+from ledger.entry import ZERO_HASH
 from ledger.errors import EntryNotFound
 from ledger.exchange import Exchange, decode
 from ledger.legs import answers, holds
@@ -88,10 +88,10 @@ def unfinished(shard: Shard, now_ns: int, *, num_max: int = UNFINISHED_MAX) -> l
 def _exchange_of(shard: Shard, index: int) -> Exchange | None:
     """The exchange whose first leg in a shard is this; None if the transfer is no such leg."""
     entry = shard.entry(index)
+    if entry.meta_hash == ZERO_HASH:
+        return None
     try:
         exchange = decode(shard.meta(index))
     except EntryNotFound:
         return None
-    if exchange is None or entry.kind not in (Kind.MONEY, Kind.OWNERSHIP) or not holds(entry, exchange):
-        return None
-    return exchange
+    return exchange if exchange is not None and holds(entry, exchange) else None

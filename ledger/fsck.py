@@ -26,14 +26,15 @@ from contextlib import closing
 from pathlib import Path
 
 from ledger.errors import LedgerError
+from ledger.fsck_process import check_shard_apart
 from ledger.fsck_report import Findings, Problem, Report
-from ledger.fsck_shard import Seen, ShardCheck
+from ledger.fsck_shard import Seen
 from ledger.head import Head
 from ledger.log import VERIFIER_FILE, read_verifier_keys, shard_of_origin, shard_path, shard_paths
 from ledger.note import VerifierKey, parse_verifier_key
 from ledger.store import DATA_FILE, Store
 
-__all__ = ["Problem", "Progress", "Report", "check"]
+__all__ = ["Problem", "Progress", "Report", "check", "check_shard"]
 
 Progress = Callable[[int, int], None]
 """(entries done, entries in all), after every block. Neither ever falls; the second grows if a shard does meanwhile."""
@@ -72,6 +73,14 @@ def check(
     )
 
 
+def check_shard(path: Path, key: VerifierKey, *, entropy: Callable[[int], bytes] = os.urandom) -> Report:
+    """Verify one shard's directory, whatever its name, with the key that it has to be signed with: that of an edge,
+    say, which no list of keys has on the line of its number. Otherwise as `check`."""
+    findings = Findings()
+    seen = _check_shard(path, [key], findings, _Count(lambda done, total: None, 0), entropy)
+    return Report(1, seen.num_entries, tuple(findings.problems), findings.truncated, seen.num_orphans)
+
+
 class _Count:
     """How many entries are done, of how many."""
 
@@ -107,13 +116,7 @@ def _keys_of_one(path: Path, keys: Sequence[VerifierKey]) -> Sequence[VerifierKe
 def _check_shard(
     path: Path, keys: Sequence[VerifierKey], findings: Findings, count: _Count, entropy: Callable[[int], bytes]
 ) -> Seen:
-    tell, seen = findings.of(path.name), Seen()
-    try:
-        with closing(Store.open_readonly(path)) as store:
-            ShardCheck(store, keys, tell, count.step, entropy, seen).run()
-    except LedgerError as error:
-        tell(error.where, error.what)
-    return seen
+    return check_shard_apart(path, keys, findings.of(path.name), count.step, entropy)
 
 
 def _check_foreign_parents(path: Path, checks: Sequence[Seen], findings: Findings) -> None:

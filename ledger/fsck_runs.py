@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from ledger.errors import LedgerCorrupt
 from ledger.fsck_report import Tell
+from ledger.head import Head
+from ledger.index import BLOCK_ENTRIES
 from ledger.merge import FAN_IN
 from ledger.runs import Family, ReadSegment, Run, Runs
 from ledger.store import Snapshot, Store
@@ -61,7 +63,7 @@ class RunCheck:
             if not is_sorted or (int(keys[0]), int(offsets[0])) <= self._last or offsets.max() >= run.num_entries:
                 raise LedgerCorrupt(
                     "its items are not in order, or of entries that the run does not cover",
-                    where=f"index run {run.id:#018x}, segment {number}",
+                    where=segment_name(run.id, number),
                     fix="Restore the shard from a copy.",
                 )
             self._last = int(keys[-1]), int(offsets[-1])
@@ -87,16 +89,14 @@ def read_index(store: Store, seed: NDArray[np.uint64], tell: Tell) -> StoredInde
 
     Args:
         seed: uint64[2], random, for the sums.
+    Raises:
+        LedgerCorrupt: the manifest cannot be read, or the fences of a run, or the head.
     Cost: about 10 ns an item.
     """
     checks: dict[int, RunCheck] = {}
     while True:
         with store.read() as snapshot:
-            try:
-                runs = _runs(snapshot)
-            except LedgerCorrupt as error:
-                tell(error.where, f"{error.what}; the index was not checked")
-                return NO_INDEX
+            runs = _runs(snapshot)
             checks = {run.id: checks.get(run.id) or RunCheck(run) for family in runs.families for run in family}
             if all(check.is_done for check in checks.values()):
                 families = tuple(tuple(checks[run.id] for run in family) for family in runs.families)
@@ -105,8 +105,16 @@ def read_index(store: Store, seed: NDArray[np.uint64], tell: Tell) -> StoredInde
 
 
 def _runs(snapshot: Snapshot) -> Runs:
-    manifest = snapshot.state("index")
-    return Runs.empty(bytes(SEED_BYTES)) if manifest is None else Runs.open(manifest, snapshot.segment)
+    """The runs that there are, which cover all entries but the newest."""
+    manifest, size = snapshot.state("index"), Head.of(snapshot).tree_size
+    runs = Runs.empty(bytes(SEED_BYTES)) if manifest is None else Runs.open(manifest, snapshot.segment)
+    if not 0 <= size - runs.num_entries <= BLOCK_ENTRIES:
+        raise LedgerCorrupt(
+            f"its runs cover {runs.num_entries} of {size} entries",
+            where="manifest of the index",
+            fix="Restore the shard from a copy.",
+        )
+    return runs
 
 
 def _read_some(checks: dict[int, RunCheck], runs: Runs, snapshot: Snapshot, seed: Keys, tell: Tell) -> None:
@@ -119,10 +127,14 @@ def _read_some(checks: dict[int, RunCheck], runs: Runs, snapshot: Snapshot, seed
         try:
             num_left -= check.read(run, snapshot.segment, num_left, seed)
         except LedgerCorrupt as error:
-            tell(error.where, f"{error.what}; this is of {run_name(run)}")
+            tell(segment_name(run.id, check.num_read), f"{error.what}; this is of {run_name(run)}")
             check.is_damaged = True
         if num_left <= 0:
             return
+
+
+def segment_name(run: int, number: int) -> str:
+    return f"index run {run:#018x}, segment {number}"
 
 
 def run_name(run: Run) -> str:
@@ -131,17 +143,20 @@ def run_name(run: Run) -> str:
 
 
 def _count_orphans(runs: Runs, snapshot: Snapshot, tell: Tell) -> int:
-    """How many segments belong to no run, for a reason; a stored row without one is told."""
-    known = {run.id: run for family in runs.families for run in family}
-    num_orphans = 0
+    """How many segments belong to no run, for a reason; stored rows without one are told."""
+    known = {run.id: run for family in runs.families for run in family if run.num_items}
+    num_orphans, foreign = 0, dict[int, list[int]]()
     for name in _segment_names(snapshot, tell):
         run, number = int.from_bytes(name[:_RUN_BYTES], "big"), int.from_bytes(name[_RUN_BYTES:], "big")
-        if run in known and known[run].num_items and number <= len(known[run].fences):
+        if run in known and number <= len(known[run].fences):
             continue
         if run not in known and _may_be_left(run, runs):
             num_orphans += 1
         else:
-            tell(f"index run {run:#018x}, segment {number}", "it belongs to no run, nor to one being made or replaced")
+            foreign.setdefault(run, []).append(number)
+    for run, numbers in foreign.items():
+        others = f", and neither do {len(numbers) - 1} more" if len(numbers) > 1 else ""
+        tell(segment_name(run, numbers[0]), f"it belongs to no run, nor to one being made or replaced{others}")
     return num_orphans
 
 

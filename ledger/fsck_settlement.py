@@ -83,7 +83,8 @@ class Settlement:
         try:
             self._book.replay(rows.view(ENTRY_DTYPE).reshape(len(rows)), begin)
         except LedgerCorrupt as error:
-            self._tell(error.where, f"{error.what}; settlement was not checked from here on")
+            where = error.where.replace("index", "entry")  # as every other part says it
+            self._tell(where, f"{error.what}; settlement was not checked from here on")
             self._is_replayed = False
 
     def compare(self, stored: StoredBook) -> None:

@@ -13,7 +13,7 @@ from ledger.fsck_walk import Walk
 from ledger.merkle import LEVELS_MAX
 from ledger.sha256 import HASH_BYTES, Hashes, leaf_hashes
 from ledger.store import Snapshot
-from ledger.tree import TILE_LEVELS, Edge
+from ledger.tree import TILE_LEVELS, Edge, Row
 
 
 class Trees:
@@ -31,9 +31,9 @@ class Trees:
         begin = self.edge.size
         stored = {}
         for level in list(self._walks):
-            with_telling = self._taken(snapshot, level, (size >> level) - (begin >> level))
-            if with_telling is not None:
-                stored[level] = with_telling
+            hashes = self._taken(snapshot, level, (size >> level) - (begin >> level))
+            if hashes is not None:
+                stored[level] = hashes
         return stored
 
     def _taken(self, snapshot: Snapshot, level: int, num_hashes: int) -> Hashes | None:
@@ -45,9 +45,13 @@ class Trees:
             del self._walks[level]
             return None
 
-    def check(self, rows: NDArray[np.uint8], stored: dict[int, Hashes]) -> None:
-        """Grow by uint8[n, 240] entries, and compare the hashes that come with them. Cost: that of hashing."""
+    def grow(self, rows: NDArray[np.uint8]) -> list[Row]:
+        """The hashes that come with uint8[n, 240], the next entries. Cost: that of hashing, without the interpreter."""
         self.edge, new = self.edge.extended(leaf_hashes(rows))
+        return new
+
+    def check(self, new: list[Row], stored: dict[int, Hashes]) -> None:
+        """Compare what `grow` gave with what `read` gave for the same entries."""
         for row in new:
             if row.level in stored:
                 self._compare(row.level, row.first, row.hashes, stored[row.level])

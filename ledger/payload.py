@@ -1,17 +1,21 @@
 """What lies beside an entry, bound to it by hash: content and metadata. It can be erased; proofs go on verifying."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 
 import msgspec
 import orjson
 
-from ledger.entry import Entries
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, HASH_BYTES
 from ledger.errors import EntryInvalid
 
 META_BYTES_MAX = 16 * 1024
 BATCH_BYTES_MAX = 64 * 1024 * 1024
 """Of all payloads of a batch together."""
+
+_PLACES = {name: int((ENTRY_DTYPE.fields or {})[name][1]) for name in ("num_bytes", "content_hash", "meta_hash")}
+_NUM_BYTES = struct.Struct("<Q")
 
 MetaValue = str | int | float
 
@@ -27,21 +31,26 @@ class Payload(msgspec.Struct, frozen=True):
         return len(self.content or b"") + len(self.meta or b"")
 
 
-def check_payloads(entries: Entries, payloads: Sequence[Payload]) -> None:
-    """Check that payloads are what their entries say, by hash and by length.
+def check_payloads(data: bytes | memoryview, payloads: Sequence[Payload]) -> None:
+    """Check that payloads are what their entries (240 bytes each) say, by hash and by length.
 
     Raises:
         EntryInvalid: one is not, or there is not one for each entry.
     Cost: a hash for each content and metadata.
     """
-    if len(payloads) != len(entries):
-        raise _invalid("payloads", f"{len(payloads)} for {len(entries)} entries")
+    if len(payloads) * ENTRY_BYTES != len(data):
+        raise _invalid("payloads", f"{len(payloads)} for {len(data) // ENTRY_BYTES} entries")
     for place, payload in enumerate(payloads):
-        for name, data in (("content_hash", payload.content), ("meta_hash", payload.meta)):
-            if data is not None and hashlib.sha256(data).digest() != entries[name][place].tobytes():
-                raise _invalid(name, f"entry {place} does not name the hash of its payload")
-        if payload.content is not None and len(payload.content) != entries["num_bytes"][place]:
-            raise _invalid("num_bytes", f"entry {place} does not name the length of its content")
+        row = place * ENTRY_BYTES
+        for name, blob in (("content_hash", payload.content), ("meta_hash", payload.meta)):
+            if blob is not None:
+                begin = row + _PLACES[name]
+                if hashlib.sha256(blob).digest() != data[begin : begin + HASH_BYTES]:
+                    raise _invalid(name, f"entry {place} does not name the hash of its payload")
+        if payload.content is not None:
+            (num_bytes,) = _NUM_BYTES.unpack_from(data, row + _PLACES["num_bytes"])
+            if num_bytes != len(payload.content):
+                raise _invalid("num_bytes", f"entry {place} does not name the length of its content")
 
 
 def canonical_json(meta: dict[str, MetaValue]) -> bytes:

@@ -167,7 +167,7 @@ def _transfer(shard: int, reader: Reader, begun: Found) -> Transfer:
     end = end_of(reader, entry.id) if entry.flags & Flag.PENDING else None
     if end is not None and end.entry.kind != entry.kind:
         raise LedgerCorrupt(
-            f"a {end.entry.kind.name} ends the {entry.kind.name} at {begun.index}",
+            f"an entry of the kind {end.entry.kind.name} ends one of {entry.kind.name} at {begun.index}",
             where=f"entry {shard}/{end.index}",
             fix="Run fsck on the shard and restore it from a copy.",
         )

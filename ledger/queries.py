@@ -77,7 +77,9 @@ def asset(reader: Reader, asset_id: bytes) -> Found:
     found = reader.by_id(asset_id)
     if found is None or found.entry.kind not in ASSET_KINDS:
         raise EntryNotFound(
-            "no asset has this id" if found is None else f"the id is that of a {found.entry.kind.name.lower()}",
+            "no asset has this id"
+            if found is None
+            else f"the entry with this id is of the kind {found.entry.kind.name}",
             where=asset_id.hex(),
             fix="Give the id that the request for the asset returned, and the shard that it is in.",
         )
@@ -179,7 +181,7 @@ def _happened(reader: Reader, transfer: Found) -> Found | None:
     end = end_of(reader, transfer.entry.id)
     if end is not None and end.entry.kind != transfer.entry.kind:
         raise LedgerCorrupt(
-            f"a {end.entry.kind.name} ends the transfer at {transfer.index}, an {transfer.entry.kind.name}",
+            f"an entry of the kind {end.entry.kind.name} ends the transfer of ownership at {transfer.index}",
             where=f"entry {end.index}",
             fix="Run fsck on the shard and restore it from a copy.",
         )

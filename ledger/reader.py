@@ -192,20 +192,7 @@ class Reader:
         Cost: a segment is read for each run, about 10 a level; 20 us for each entry.
         """
         _check_question(family, value, limit)
-        wanted = limit + 1  # one more than asked for tells whether there are more
-        rows: list[tuple[int, bytes]] = []
-        with self._store.read() as snapshot:
-            size = Head.of(snapshot).tree_size
-            known = self._learned(snapshot, size)
-            while len(rows) < wanted:
-                candidates = _candidates(known, snapshot, family, value, begin, size, wanted)
-                for index in candidates:
-                    data = _checked_entry(snapshot, index, size)
-                    if has_value(data, family, value):
-                        rows.append((index, data))
-                if len(candidates) < wanted:
-                    break
-                begin = candidates[-1] + 1
+        rows = self._matching(family, value, begin, limit + 1)  # one more tells whether there are more
         found = tuple(Found(index, decode(data)) for index, data in rows[:limit])
         return Page(found, rows[limit][0] if len(rows) > limit else None)
 
@@ -219,8 +206,15 @@ class Reader:
 
     def by_id(self, id_: bytes) -> Found | None:
         """The one entry with an id."""
-        found = self.find(Family.ID, id_, limit=1).found
-        return found[0] if found else None
+        _check_question(Family.ID, id_, 1)
+        rows = self._matching(Family.ID, id_, 0, 1)
+        return Found(rows[0][0], decode(rows[0][1])) if rows else None
+
+    def index_of(self, id_: bytes) -> int | None:
+        """Where the one entry with an id is."""
+        _check_question(Family.ID, id_, 1)
+        rows = self._matching(Family.ID, id_, 0, 1)
+        return rows[0][0] if rows else None
 
     def indices_of(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
         """int64[n], where the entries with uint8[n, 16] ids are, n at most `PAGE_MAX`; -1 for what there is not."""
@@ -240,6 +234,23 @@ class Reader:
     def children(self, shard: int, index: int, *, begin: int = 0, limit: int = PAGE_MAX) -> Page:
         """The entries of this shard that name (shard, index) as a parent; a page, as `find`."""
         return self.find(Family.PARENT, parent_value((shard, index)), begin=begin, limit=limit)
+
+    def _matching(self, family: Family, value: bytes, begin: int, num: int) -> list[tuple[int, bytes]]:
+        """Index and bytes of the first `num` entries from `begin` on that have a value."""
+        rows: list[tuple[int, bytes]] = []
+        with self._store.read() as snapshot:
+            size = Head.of(snapshot).tree_size
+            known = self._learned(snapshot, size)
+            while len(rows) < num:
+                candidates = _candidates(known, snapshot, family, value, begin, size, num - len(rows))
+                if not candidates:
+                    break
+                for index in candidates:
+                    data = _checked_entry(snapshot, index, size)
+                    if has_value(data, family, value):
+                        rows.append((index, data))
+                begin = candidates[-1] + 1
+        return rows
 
     def _learned(self, snapshot: Snapshot, size: int) -> _Known:
         """Runs and newest entries as a transaction sees them; there may be later ones in `newest`."""

@@ -20,7 +20,7 @@ from ledger.note import Checkpoint, Signer, open_checkpoint
 from ledger.sequence import refill
 from ledger.store import Batch, Snapshot, Store
 from ledger.tail import SEED_BYTES
-from ledger.tree import Edge
+from ledger.tree import Edge, ReadHashes
 
 REPLAY_ENTRIES = 65_536
 """Entries read at a time to replay their money and ownership."""
@@ -88,6 +88,11 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
     return Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size)
 
 
+def hashes_of(snapshot: Snapshot) -> ReadHashes:
+    """The stored levels of the tree, as `ledger.tree` reads them."""
+    return lambda level, begin, end: snapshot.hashes(level, begin, end, HASH_BYTES)
+
+
 def store_book(batch: Batch, book: Book, size: int) -> None:
     """Store the balances after so many entries, for the next start."""
     batch.put_state("book", _BOOK.pack(size) + book.snapshot())
@@ -109,7 +114,7 @@ def _published(head: Head, signer: Signer) -> Checkpoint:
 
 def _edge(snapshot: Snapshot, size: int, root: bytes) -> Edge:
     """The edge of the first `size` leaves, which has this root."""
-    edge = Edge.load(size, lambda *where: snapshot.hashes(*where, HASH_BYTES))
+    edge = Edge.load(size, hashes_of(snapshot))
     if edge.root() != root:
         raise _corrupt(f"the stored nodes do not lead to the root of {size} entries", "hashes")
     return edge

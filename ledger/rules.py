@@ -18,9 +18,9 @@ _RESERVED = ((73, 74), (224, 240))
 def _row_dtype() -> np.dtype[np.void]:
     """An entry as the kernels read it: the fields that matter here (numba knows none that overlap)."""
     names = ("kind", "flags", "amount", "num_parents", "parent_indices", "parent_shards")
-    columns = zip(*((name, *(ENTRY_DTYPE.fields or {})[name][:2]) for name in names), strict=True)
-    named = dict(zip(("names", "formats", "offsets"), columns, strict=True))
-    return np.dtype(named | {"itemsize": ENTRY_DTYPE.itemsize})
+    fields: Any = ENTRY_DTYPE.fields
+    formats, offsets = zip(*(fields[name][:2] for name in names), strict=True)
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": ENTRY_DTYPE.itemsize})
 
 
 _ROW_DTYPE = _row_dtype()

@@ -36,8 +36,8 @@ Rows = NDArray[np.uint8]
 """uint8[n, 240], an entry a row."""
 
 _ID, _OWNER, _SUBJECT, _CONTENT, _PARENTS = 16, 96, 112, 128, 32
-_SETTLED = np.array([Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP], np.uint8)
-_WITH_CONTENT = np.array(sorted(KINDS_WITH_CONTENT), np.uint8)
+_SETTLED = np.isin(np.arange(256), [Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP])  # by number of the kind
+_WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))
 _ASSETS = (Kind.ASSET, Kind.DERIVATION)
 _REPEATABLE = (Result.OK, Result.UNKNOWN_PARENT)
 _ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
@@ -93,7 +93,8 @@ class Sequencer:
         order = np.argsort(keys, kind="stable")
         again = order[1:][keys[order[1:]] == keys[order[:-1]]]
         erasures = np.flatnonzero(entries["kind"] == Kind.ERASURE)
-        erasures = erasures[np.isin(self.keys(rows[erasures, _SUBJECT : _SUBJECT + ID_BYTES]), keys)]
+        if len(erasures):
+            erasures = erasures[np.isin(self.keys(rows[erasures, _SUBJECT : _SUBJECT + ID_BYTES]), keys)]
         if not len(again) and not len(erasures):
             return [(0, len(rows))]
         linked = entries["flags"] & int(Flag.LINKED) != 0
@@ -156,7 +157,7 @@ class Sequencer:
     def settle(self, rows: Rows, results: NDArray[np.uint8]) -> None:
         """Complete the results: chains, money, ownership, erasures, and parents within the batch."""
         entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
-        plain = not np.isin(entries["kind"], _SETTLED).any() and not entries["flags"].any()
+        plain = not _SETTLED[entries["kind"]].any() and not entries["flags"].any()
         for place in np.flatnonzero((entries["kind"] == Kind.ERASURE) & (results == Result.OK)).tolist():
             if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None:
                 results[place] = Result.ASSET_NOT_FOUND
@@ -166,14 +167,22 @@ class Sequencer:
             return
         owners, statuses = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), np.uint8)
         self.book.reserve(len(rows))
-        self.hint(entries, owners, statuses)
+        self.hint(entries, results, owners, statuses)
         apply_batch(self.book.state, rows, self.size, results, ends, owners, statuses)
 
-    def hint(self, entries: NDArray[np.void], owners: NDArray[np.uint64], statuses: NDArray[np.uint8]) -> None:
-        """What the log says where the book knows nothing: whose an asset was at first, how a pending transfer ended."""
+    def hint(
+        self,
+        entries: NDArray[np.void],
+        results: NDArray[np.uint8],
+        owners: NDArray[np.uint64],
+        statuses: NDArray[np.uint8],
+    ) -> None:
+        """What the log says where the book knows nothing: whose an asset was at first, how a pending transfer ended.
+        Nobody asks that of an entry that is refused or repeated already."""
         ends = entries["flags"] & _ENDS != 0
         moves = (entries["kind"] == Kind.OWNERSHIP) & ~ends
-        for place in np.flatnonzero(moves | (ends & np.isin(entries["kind"], _SETTLED))).tolist():
+        asked = moves | (ends & _SETTLED[entries["kind"]])
+        for place in np.flatnonzero(asked & (results == Result.OK)).tolist():
             subject = entries["subject"][place].tobytes()
             if ends[place]:
                 if self.book.pending(subject) is None:
@@ -216,7 +225,7 @@ class Sequencer:
         insert_many(tails[Family.ID], id_keys, indices)
         for family, offset, width, which in (
             (Family.SUBJECT, _SUBJECT, ID_BYTES, None),
-            (Family.CONTENT, _CONTENT, 2 * ID_BYTES, np.isin(entries["kind"], _WITH_CONTENT)),
+            (Family.CONTENT, _CONTENT, 2 * ID_BYTES, _WITH_CONTENT[entries["kind"]]),
             (Family.OWNER, _OWNER, ID_BYTES, None),
         ):
             values = rows[:, offset : offset + width]

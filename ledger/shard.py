@@ -52,7 +52,7 @@ from ledger.positions import mark, rollback
 from ledger.reader import Reader
 from ledger.receipt import Receipt
 from ledger.result import Result
-from ledger.resume import Memory, begin_log, resumed, store_book
+from ledger.resume import Memory, begin_log, hashes_of, resumed, store_book
 from ledger.runs import Family
 from ledger.sequence import Sequencer
 from ledger.sha256 import leaf_hashes
@@ -77,6 +77,10 @@ class Appended(msgspec.Struct, frozen=True):
     def answer(self, place: int) -> Answer:
         """One of them."""
         return Answer(int(self.indices[place]), Result(int(self.results[place])))
+
+    def answers(self) -> list[Answer]:
+        """All of them."""
+        return [Answer(*row) for row in zip(self.indices.tolist(), map(Result, self.results.tolist()), strict=True)]
 
 
 class Publishing(msgspec.Struct, frozen=True):
@@ -195,7 +199,7 @@ class Shard:
                 fix="Append it in parts.",
             )
         if payloads is not None:
-            check_payloads(entries, payloads)
+            check_payloads(as_bytes(entries).data.cast("B"), payloads)
 
     def expire(self, num_max: int = DUE_MAX) -> Appended:
         """Record the end of pending transfers whose time is over, at most `num_max` of them; the longest over first.
@@ -206,6 +210,8 @@ class Shard:
         with self._turn:
             book = self._memory.book
             due = book.due(max(self._now_ns(), self._memory.head.time_ns + 1), num_max)
+            if not due:
+                return Appended(np.zeros(0, np.uint64), np.zeros(0, np.uint8))
             return self._appended(as_bytes(expiries(due, book)), None, may_expire=True)
 
     def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
@@ -349,8 +355,7 @@ class Shard:
 
     def find(self, id_: bytes) -> int | None:
         """The index of the one entry with this id."""
-        found = self._reader.by_id(id_)
-        return None if found is None else found.index
+        return self._reader.index_of(id_)
 
     def entry(self, index: int) -> Entry:
         """The entry at an index, checked against its leaf hash.
@@ -389,7 +394,7 @@ class Shard:
         with self._store.read() as snapshot:
             head = Head.of(snapshot)
             data = _entry_bytes(snapshot, head, index)
-            nodes = Nodes(head.tree_size, lambda *where: snapshot.hashes(*where, HASH_BYTES))
+            nodes = Nodes(head.tree_size, hashes_of(snapshot))
             proof = inclusion_proof(index, head.tree_size, nodes)
             try:
                 verify_inclusion(index, head.tree_size, leaf_hash(data), proof, head.root)
@@ -407,7 +412,7 @@ class Shard:
             size = Head.of(snapshot).tree_size
             if not 0 < old <= new <= size:
                 raise _not_found(f"no proof from {old} to {new} entries; there are {size}")
-            return consistency_proof(old, new, Nodes(size, lambda *where: snapshot.hashes(*where, HASH_BYTES)))
+            return consistency_proof(old, new, Nodes(size, hashes_of(snapshot)))
 
 
 def _entry_bytes(snapshot: Snapshot, head: Head, index: int) -> bytes:

@@ -15,12 +15,13 @@ from ledger.shard import Publishing, Shard
 
 START_NS = 1_700_000_000 * 10**9
 LOG = "example.org/log"
+EVERY_BATCH = Publishing()
 
 
 class Ledger:
     """All shards of a log, owned by this process."""
 
-    def __init__(self, path: Path, num_shards: int = 2, publishing: Publishing = Publishing()) -> None:
+    def __init__(self, path: Path, num_shards: int = 2, publishing: Publishing = EVERY_BATCH) -> None:
         self.path = path
         self.now_ns = START_NS
         self.keys = open_keys(path, LOG, num_shards, entropy=lambda size: b"k" * size)

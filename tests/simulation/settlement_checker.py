@@ -62,7 +62,7 @@ class ShardView:
     def __init__(self, number: int) -> None:
         self.number = number
         self.size = 0
-        self.root = b""
+        self.root = ""
         self.snapshot = b""
         self.owners: dict[bytes, bytes] = {}
         self.heirs: dict[bytes, bytes] = {}
@@ -79,7 +79,8 @@ class Checker:
         self.decisions: dict[tuple[int, bytes], tuple[bytes, int]] = {}
         self.ends: dict[bytes, dict[int, Flag]] = defaultdict(dict)
         self.others: dict[tuple[int, bytes], list[int]] = defaultdict(lambda: [0, 0])
-        self.num_seen: dict[str, int] = defaultdict(int)
+        self.changed_hands: set[bytes] = set()
+        self.told: dict[bytes, bool] = {}
 
     def expect(self, exchange: Exchange) -> None:
         self.exchanges[exchange.digest] = exchange
@@ -88,15 +89,16 @@ class Checker:
         """After every append: all rules over the new entries, and the sums and owners that the shard itself believes."""
         view = self.views[number]
         touched: set[bytes] = set()
-        if shard.tree_size > view.size:
-            for row in rows_of(from_bytes(shard.read_entries(view.size, shard.tree_size))):
-                self.take(view, row, touched)
-            view.size = shard.tree_size
+        if shard.tree_size == view.size:
+            return
+        for row in rows_of(from_bytes(shard.read_entries(view.size, shard.tree_size))):
+            self.take(view, row, touched)
+        view.size = shard.tree_size
         for currency, (debits, credits, held_debits, held_credits) in shard.book.trial_balance().items():
             demand(debits == credits and held_debits == held_credits, f"the sums of currency {currency} are not zero")
         for asset in touched:
             demand(shard.book.owner(asset) == view.owners[asset], "the shard has another owner than its entries")
-        view.root = shard.checkpoint().encode()
+        view.root = shard.checkpoint()
 
     def take(self, view: ShardView, row: Row, touched: set[bytes]) -> None:
         """One entry, in the order of the log."""
@@ -109,19 +111,22 @@ class Checker:
         elif row.kind in (Kind.MONEY, Kind.OWNERSHIP) and row.flags & ENDS:
             self.take_end(view, row, touched)
         elif row.kind == Kind.OWNERSHIP:
-            demand(view.owners.get(row.subject) == row.halves[:ID_BYTES], "an asset is taken from one who has it not")
-            demand(row.subject not in view.heirs, "an asset is taken that is held")
+            self.take_ownership(view, row)
             touched.add(row.subject)
-            if row.flags & Flag.PENDING:
-                view.holds[row.id] = Hold(row.subject, row.owner, 0, row.halves, row.digest)
-                view.heirs[row.subject] = row.owner
-            else:
-                view.owners[row.subject] = row.owner
+        elif row.kind == Kind.MONEY and row.flags & Flag.PENDING:
+            view.holds[row.id] = Hold(b"", b"", row.amount, row.halves, row.digest)
         elif row.kind == Kind.MONEY:
-            if row.flags & Flag.PENDING:
-                view.holds[row.id] = Hold(b"", b"", row.amount, row.halves, row.digest)
-            else:
-                self.move(view, row.halves, row.amount, row.digest)
+            self.move(view, row.halves, row.amount, row.digest)
+
+    def take_ownership(self, view: ShardView, row: Row) -> None:
+        demand(view.owners.get(row.subject) == row.halves[:ID_BYTES], "an asset is taken from one who has it not")
+        demand(row.subject not in view.heirs, "an asset is taken that is held")
+        if row.flags & Flag.PENDING:
+            view.holds[row.id] = Hold(row.subject, row.owner, 0, row.halves, row.digest)
+            view.heirs[row.subject] = row.owner
+        else:
+            view.owners[row.subject] = row.owner
+            self.changed_hands.add(row.digest)
 
     def take_end(self, view: ShardView, row: Row, touched: set[bytes]) -> None:
         hold = view.holds.pop(row.subject, None)
@@ -137,7 +142,6 @@ class Checker:
                 view.owners[hold.asset] = hold.heir
         elif end == Flag.POST:
             self.move(view, hold.halves, row.amount or hold.amount, hold.digest)
-        self.num_seen[str(end.name)] += 1
 
     def check_end(self, view: ShardView, digest: bytes, end: Flag) -> None:
         """A leg of an exchange ends as was decided before, and never by itself."""
@@ -168,12 +172,13 @@ class Checker:
         """Nothing acknowledged is gone, nothing unacknowledged has come."""
         view = self.views[number]
         demand(shard.tree_size == view.size, f"{shard.tree_size} entries came back of {view.size}")
-        demand(shard.checkpoint().encode() == view.root, "another tree came back")
+        demand(shard.checkpoint() == view.root, "another tree came back")
         demand(shard.book.snapshot() == view.snapshot, "other balances or owners came back")
 
-    def check_told(self, exchange: Exchange, is_committed: bool) -> None:
-        """What a coordinator tells its client is what is recorded."""
-        demand(self.is_committed(exchange.digest) == is_committed, f"a client was told {is_committed}")
+    def tell(self, exchange: Exchange, is_committed: bool) -> None:
+        """A coordinator tells its client what became of its exchange: what is recorded then, and for ever."""
+        self.told[exchange.digest] = is_committed
+        demand(self.is_committed(exchange.digest) == is_committed, f"a client is told {is_committed}")
 
     def check_end_of_world(self, shards: list[Shard], opened: dict[int, list[bytes]]) -> int:
         """Nothing is half-settled, and every balance is what the committed terms say; how many were committed.
@@ -188,11 +193,9 @@ class Checker:
             sums[account] = [debits, credits]
         num_committed = 0
         for digest, exchange in self.exchanges.items():
-            committed = self.is_committed(digest)
-            num_committed += committed
-            if committed:
-                self.check_all_posted(digest, exchange)
-            for move in exchange.moves if committed else ():
+            self.check_whole(digest, exchange)
+            num_committed += self.is_committed(digest)
+            for move in exchange.moves if self.is_committed(digest) else ():
                 sums[move.shard, move.debit][0] += move.amount
                 sums[move.shard, move.credit][1] += move.amount
         for view, shard in zip(self.views, shards, strict=True):
@@ -204,12 +207,15 @@ class Checker:
                     self.check_clearing(shards, source, target)
         return num_committed
 
-    def check_all_posted(self, digest: bytes, exchange: Exchange) -> None:
-        if len(exchange.shards) > 1:
-            ends = self.ends[digest]
-            posted = {shard for shard, end in ends.items() if end == Flag.POST}
+    def check_whole(self, digest: bytes, exchange: Exchange) -> None:
+        """What is committed happened in every shard, what is not in none."""
+        committed = self.is_committed(digest)
+        demand(self.told.get(digest, committed) == committed, f"a client was told {not committed}")
+        if len(exchange.shards) == 1:
+            demand((digest in self.changed_hands) == committed, "the asset does not do as was decided")
+        elif committed:
+            posted = {shard for shard, end in self.ends[digest].items() if end == Flag.POST}
             demand(posted == set(exchange.shards), "half settled: committed, and not posted everywhere")
-        demand(exchange.asset in self.views[exchange.home].owners, "an asset that nobody minted")
 
     def check_balance(self, shard: Shard, account: bytes, sums: list[int]) -> None:
         balance = shard.book.balance(account)

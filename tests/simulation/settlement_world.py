@@ -31,9 +31,9 @@ MAP_BYTES = 1 << 33
 REQUESTS_MAX = 400
 """So many requests of two moves and more fit into one batch."""
 
-RESEND_TICKS = 8
-SCAN_TICKS = 25
-DEADLINE_TICKS = 60
+RESEND_TICKS = 15
+SCAN_TICKS = 12
+DEADLINE_TICKS = 80
 END_TICKS = 3_000
 LATE_TICKS_MAX = 200
 OLD_TERMS_MAX = 200
@@ -62,8 +62,8 @@ class Faults:
     repeat: float = 0.03
     delay_ticks_max: int = 5
     shard_crash: float = 0.005
-    coordinator_crash: float = 0.005
-    id_reuse: float = 0.005
+    coordinator_crash: float = 0.003
+    id_reuse: float = 0.003
     hold: float = 0.1
 
 
@@ -79,6 +79,7 @@ class Size:
     num_assets: int = 8_000
     num_coordinators: int = 3
     num_asked_per_tick: int = 150
+    funds: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class World:
         self.believed: list[int] = []
         self.old_terms: list[Exchange] = []
         self.committed: set[bytes] = set()
+        self.wanted: set[int] = set()
         self.outcomes: dict[str, int] = defaultdict(int)
         entropy = self.dice.randbytes
         keys = open_keys(path, "simulated.log", size.num_shards, entropy=entropy)
@@ -188,7 +190,7 @@ class World:
             account = self.owner(owner)
             limited = Flag.DEBITS_WITHIN_CREDITS
             entries.append(Entry(kind=Kind.ACCOUNT, id=account, currency=CURRENCY, flags=limited))
-            entries.append(self.transfer(id_of(owner, b"fund"), bank, account, 20_000))
+            entries.append(self.transfer(id_of(owner, b"fund"), bank, account, self.size.funds))
         return entries
 
     def transfer(self, id_: bytes, debit: bytes, credit: bytes, amount: int, timeout_s: int = 0) -> Entry:
@@ -231,6 +233,14 @@ class World:
         shards = [host.shard for host in self.hosts if host.shard is not None]
         demand(self.checker.check_end_of_world(shards, self.opened()) >= num_committed, "fewer are recorded than told")
 
+    def close(self) -> None:
+        for host in self.hosts:
+            host.close()
+
+    def roots(self) -> list[str]:
+        """What every shard signs."""
+        return [host.shard.checkpoint() for host in self.hosts if host.shard is not None]
+
     def is_busy(self) -> bool:
         is_held = any(host.shard is None or host.shard.live() for host in self.hosts)
         return is_held or bool(self.mail) or any(self.coordinators)
@@ -249,7 +259,7 @@ class World:
         for number, digest in self.alarms.pop(self.tick, ()):
             self.ask_again(number, digest)
         if self.tick % SCAN_TICKS == 0:
-            self.scan()
+            self.scan(self.hosts[self.tick // SCAN_TICKS % len(self.hosts)])
 
     # The network.
 
@@ -288,7 +298,7 @@ class World:
         self.checker.closed(host.number, host.shard)
         host.close()
         host.inbox.clear()
-        host.down_until = self.tick + self.dice.randint(1, 30)
+        host.down_until = self.tick + self.dice.randint(1, 20)
 
     def work(self, host: Host) -> None:
         """One batch of what has come, one call of `expire`, and what others do with the shard's money."""
@@ -319,9 +329,9 @@ class World:
             old = dice.choice(self.old_terms)
             self.start(msgspec.structs.replace(old, deadline_ns=old.deadline_ns + dice.randint(0, 1)))
             return
-        asset = dice.randrange(size.num_assets)
-        seller, buyer = self.believed[asset], dice.randrange(size.num_owners)
-        if seller == buyer:
+        asset, buyer = dice.randrange(size.num_assets), dice.randrange(size.num_owners)
+        seller = self.believed[asset]
+        if seller == buyer or (asset in self.wanted and dice.random() < 0.95):
             return
         royalties = [
             Royalty(self.account(self.believed[dice.randrange(size.num_assets)]), dice.randrange(1, 1_500))
@@ -342,6 +352,7 @@ class World:
         )
         if len(self.old_terms) < OLD_TERMS_MAX:
             self.old_terms.append(exchange)
+        self.wanted.add(asset)
         self.start(exchange)
 
     def start(self, exchange: Exchange) -> None:
@@ -349,12 +360,11 @@ class World:
         self.checker.expect(exchange)
         self.take_up(self.dice.randrange(self.size.num_coordinators), decision.begin(exchange))
 
-    def scan(self) -> None:
-        """Look for what others have left, on every shard, and have it finished by anybody."""
-        for host in self.hosts:
-            for exchange in unfinished(host.shard, self.now_ns) if host.shard is not None else ():
-                self.outcomes["found unfinished"] += 1
-                self.take_up(self.dice.randrange(self.size.num_coordinators), self.protocol.resume(exchange))
+    def scan(self, host: Host) -> None:
+        """Look on a shard for what others have left, and have it finished by anybody."""
+        for exchange in unfinished(host.shard, self.now_ns) if host.shard is not None else ():
+            self.outcomes["found unfinished"] += 1
+            self.take_up(self.dice.randrange(self.size.num_coordinators), self.protocol.resume(exchange))
 
     def take_up(self, number: int, progress: Progress) -> None:
         """A coordinator begins to work on an exchange, unless it does already."""
@@ -392,9 +402,12 @@ class World:
     def tell(self, progress: Progress) -> None:
         """The client learns what became of its exchange, and looks whose the asset is now."""
         exchange = progress.exchange
-        self.checker.check_told(exchange, bool(progress.is_committed))
+        self.checker.tell(exchange, bool(progress.is_committed))
         if progress.is_committed:
             self.committed.add(exchange.digest)
         self.outcomes["committed" if progress.is_committed else f"refused: {progress.refusal!r}"] += 1
-        owner = self.checker.views[exchange.home].owners[exchange.asset]
-        self.believed[int.from_bytes(exchange.asset[8:])] = int.from_bytes(owner[8:])
+        recorded = self.checker.views[exchange.home].owners[exchange.asset]
+        owner = exchange.buyer if progress.is_committed else recorded
+        asset = int.from_bytes(exchange.asset[8:])
+        self.wanted.discard(asset)
+        self.believed[asset] = int.from_bytes(owner[8:])

@@ -1,4 +1,4 @@
-"""Look-ups: what was acknowledged is found, in pages, by everything it is found by, and no reader waits for a writer."""
+"""Look-ups: what was acknowledged is found, in pages, by all it is found by, and no reader waits for a writer."""
 
 import threading
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    """More entries than the index keeps in memory: the first are in runs, the last in none; two children at the ends."""
+    """More entries than the index keeps in memory: the first are in runs, the last in none; and a child of both."""
     opened = Ledger(tmp_path_factory.mktemp("many"), 1, Publishing(num_entries=BATCH))
     for first in range(0, NUM_MANY, BATCH):
         opened.shards[0].append(plain(min(BATCH, NUM_MANY - first), first))
@@ -220,7 +220,7 @@ def test_threads_that_read_while_one_appends_find_all_that_was_acknowledged(tmp_
     assert faults == []
 
 
-def test_another_look_at_the_directory_finds_the_same_as_the_owner(many: Ledger, tmp_path: Path) -> None:
+def test_another_look_at_the_directory_finds_the_same_as_the_owner(tmp_path: Path) -> None:
     copy = Ledger(tmp_path, 1)
     copy.shards[0].append(plain(100, 0))
     asked = [value(number, "id") for number in (0, 99, 100)]
@@ -343,7 +343,7 @@ def test_an_owner_before_the_asset_or_after_the_log_is_refused(traded: Ledger) -
         owner_at(reader, id_of(SONG), 99)
     with pytest.raises(EntryNotFound, match="no asset has this id"):
         owner_at(reader, id_of(999), 2)
-    with pytest.raises(EntryNotFound, match="the id is that of a ownership"):
+    with pytest.raises(EntryNotFound, match="of the kind OWNERSHIP"):
         owner_at(reader, id_of(60), 2)
 
 

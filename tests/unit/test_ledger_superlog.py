@@ -19,6 +19,7 @@ from ledger.errors import (
     SplitView,
     UnknownOrigin,
 )
+from ledger.fsck import check
 from ledger.merkle import consistency_proof, verify_consistency
 from ledger.note import Policy, Signer, add_cosignatures, open_checkpoint, parse_verifier_key
 from ledger.peer import recorded_peer
@@ -298,6 +299,15 @@ def test_the_super_log_is_served_as_tiles(superlog: SuperLog, policy: Policy) ->
     tiles = VerifiedTiles(lambda path: serve(path, superlog.log), policy)
     amounts = from_bytes(tiles.read_entries(0, 6))["amount"]
     assert np.array_equal(amounts, [13, 13, 7, 14, 13, 7])
+
+
+def test_fsck_re_derives_the_super_log_and_finds_it_clean(open_super: Callable[..., SuperLog], tmp_path: Path) -> None:
+    superlog = open_super()
+    superlog.commit(moment([], [13, 13, 7]))
+    superlog.commit(moment([13, 13, 7], [14, 13, 7]))
+    superlog.close()
+    report = check(tmp_path / "super")
+    assert (report.problems, report.num_entries) == ((), 6)
 
 
 def test_a_super_log_into_which_somebody_else_wrote_does_not_open(open_super: Callable[..., SuperLog]) -> None:
