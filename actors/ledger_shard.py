@@ -1,6 +1,8 @@
 """The ledger shard actor: one shard's keeper behind a handle. Commits run in a thread: they wait for the disk."""
 
 import asyncio
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -10,7 +12,6 @@ from engine.config import Config
 from engine.embedded import GIB
 from engine.errors import describe
 from engine.records import Commit, Outcome, ShardKeeper
-from engine.service import unix_ms
 from ledger.errors import LedgerError
 from ledger.log import open_keys
 
@@ -21,7 +22,9 @@ class LedgerShard:
     def __init__(self, config: Config, shard: int) -> None:
         keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
         map_bytes = int(config.ledger.map_gib * GIB)
-        self.keeper = ShardKeeper(config.ledger_path, keys, shard, map_bytes=map_bytes, now_ms=unix_ms)
+        self.keeper = ShardKeeper(
+            config.ledger_path, keys, shard, map_bytes=map_bytes, now_ns=time.time_ns, entropy=os.urandom
+        )
         self.commits = msgspec.msgpack.Decoder(list[Commit])
         self.ids = msgspec.msgpack.Decoder(list[str])
         self.writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from engine.models.registry import resolve
 from engine.pool import Inbox, Pool
 from engine.records import Commit, Outcome, ShardKeeper, found
 from engine.request import shard_of
-from engine.service import Service, unix_ms
+from engine.service import Service
 from engine.worker import work
 from gate.assess import Gate
 from gate.policy import load_policies
@@ -137,7 +138,9 @@ class Engine:
             map_bytes = int(config.ledger.map_gib * GIB)
             keepers = []
             for shard in range(config.ledger.num_shards):
-                keeper = ShardKeeper(config.ledger_path, keys, shard, map_bytes=map_bytes, now_ms=unix_ms)
+                keeper = ShardKeeper(
+                    config.ledger_path, keys, shard, map_bytes=map_bytes, now_ns=time.time_ns, entropy=os.urandom
+                )
                 opened.callback(keeper.close)
                 keepers.append(keeper)
             generator = open_generator(config)

@@ -13,7 +13,6 @@ As an exchange settles in all shards or in none, the two always end equal: an au
 """
 
 import hashlib
-import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated
@@ -34,8 +33,6 @@ MOVES_MAX = 2 * (ROYALTIES_MAX + 1)
 Id = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 ShardNumber = Annotated[int, msgspec.Meta(ge=0, le=SHARD_MAX)]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
-
-_CLEARING = struct.Struct("<HHI")
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -62,7 +59,13 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Exchange(
-    msgspec.Struct, frozen=True, kw_only=True, dict=True, tag_field="terms", tag="exchange-1", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    dict=True,
+    tag_field="terms",
+    tag="exchange-1",
+    forbid_unknown_fields=True,
 ):
     """What happens, all or nothing. `home` is the asset's shard, where it is decided whether it happens.
 
@@ -179,7 +182,7 @@ def _moves(payer: Account, payee: Account, currency: int, amount: int) -> Iterat
 
 def clearing_id(source: int, target: int, currency: int) -> bytes:
     """bytes[16], of the account, in both shards, for money of a currency that goes from one to the other."""
-    return hashlib.sha256(b"mintage clearing\n" + _CLEARING.pack(source, target, currency)).digest()[:ID_BYTES]
+    return hashlib.sha256(f"mintage clearing\n{source} {target} {currency}".encode()).digest()[:ID_BYTES]
 
 
 def clearing_account(source: int, target: int, currency: int) -> Entry:

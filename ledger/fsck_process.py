@@ -107,7 +107,8 @@ def _load_kernels() -> None:
     def ignore(where: str, what: str) -> None:
         pass
 
-    rows = as_bytes(from_bytes(encode(Entry(kind=Kind.ACCOUNT, id=b"kernels " * 2, time_ns=1, currency=1))))
+    entry = encode(Entry(kind=Kind.ACCOUNT, id=b"kernels " * 2, time_ns=1, currency=1))
+    rows = as_bytes(from_bytes(entry)).copy()  # writable, which is another type to numba
     Forms(0, ignore).check(rows, 0)
     Trees(ignore).grow(rows)
     Items(NO_INDEX, seed_words(bytes(SEED_BYTES))).add(rows, 0, np.empty(1, np.uint64))

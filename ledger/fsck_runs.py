@@ -22,7 +22,7 @@ from ledger.fsck_report import Tell
 from ledger.head import Head
 from ledger.index import BLOCK_ENTRIES
 from ledger.merge import FAN_IN
-from ledger.runs import Family, ReadSegment, Run, Runs
+from ledger.runs import Family, ReadSegment, Run, Runs, is_blob
 from ledger.store import Snapshot, Store
 from ledger.tail import SEED_BYTES, Keys, key_of
 
@@ -143,27 +143,29 @@ def run_name(run: Run) -> str:
 
 
 def _count_orphans(runs: Runs, snapshot: Snapshot, tell: Tell) -> int:
-    """How many segments belong to no run, for a reason; stored rows without one are told."""
+    """How many segments belong to no run, for a reason; damaged ones, and stored rows without a reason, are told."""
     known = {run.id: run for family in runs.families for run in family if run.num_items}
     num_orphans, foreign = 0, dict[int, list[int]]()
-    for name in _segment_names(snapshot, tell):
-        run, number = int.from_bytes(name[:_RUN_BYTES], "big"), int.from_bytes(name[_RUN_BYTES:], "big")
+    for run, number, data in _segments(snapshot, tell):
         if run in known and number <= len(known[run].fences):
             continue
-        if run not in known and _may_be_left(run, runs):
-            num_orphans += 1
-        else:
+        if run in known or not _may_be_left(run, runs):
             foreign.setdefault(run, []).append(number)
+            continue
+        num_orphans += 1
+        if not is_blob(run, number, data):
+            tell(segment_name(run, number), "the checksum or the name is wrong; it belongs to no run yet, or no more")
     for run, numbers in foreign.items():
         others = f", and neither do {len(numbers) - 1} more" if len(numbers) > 1 else ""
         tell(segment_name(run, numbers[0]), f"it belongs to no run, nor to one being made or replaced{others}")
     return num_orphans
 
 
-def _segment_names(snapshot: Snapshot, tell: Tell) -> Iterator[bytes]:
-    for key, _ in snapshot.rows("runs"):
+def _segments(snapshot: Snapshot, tell: Tell) -> Iterator[tuple[int, int, memoryview]]:
+    """Run, number and bytes of everything that is stored of the index."""
+    for key, data in snapshot.rows("runs"):
         if len(key) == _NAME_BYTES:
-            yield bytes(key)
+            yield int.from_bytes(key[:_RUN_BYTES], "big"), int.from_bytes(key[_RUN_BYTES:], "big"), data
         else:
             tell(f"index row {bytes(key[:32]).hex()}", "it is not named as a segment is")
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,7 +22,8 @@ from ledger.result import Result
 
 BATCH_ITEMS_MAX = 4096
 
-_FLAGS = int((ENTRY_DTYPE.fields or {})["flags"][1])
+_FIELDS: Any = ENTRY_DTYPE.fields
+_FLAGS: int = _FIELDS["flags"][1]
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import orjson
@@ -14,7 +15,8 @@ META_BYTES_MAX = 16 * 1024
 BATCH_BYTES_MAX = 64 * 1024 * 1024
 """Of all payloads of a batch together."""
 
-_PLACES = {name: int((ENTRY_DTYPE.fields or {})[name][1]) for name in ("num_bytes", "content_hash", "meta_hash")}
+_FIELDS: Any = ENTRY_DTYPE.fields
+_PLACES: dict[str, int] = {name: _FIELDS[name][1] for name in ("num_bytes", "content_hash", "meta_hash")}
 _NUM_BYTES = struct.Struct("<Q")
 
 MetaValue = str | int | float

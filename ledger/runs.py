@@ -287,6 +287,13 @@ def fences_blob(run: int, fences: Sequence[int] | Keys) -> bytes:
     return _blob(run, len(fences), np.asarray(fences, np.uint64))
 
 
+def is_blob(run: int, number: int, data: memoryview) -> bool:
+    """Whether these are the unchanged bytes of a segment or of fences with that name, whatever is in them."""
+    if len(data) < _BLOB.size or _BLOB.unpack_from(data)[:2] != (run, number):
+        return False
+    return bool(_BLOB.unpack_from(data)[3] == _checksum(data[:_CHECKED_BYTES], data[_BLOB.size :]))
+
+
 def _blob(run: int, number: int, *columns: NDArray[Any]) -> bytes:
     head = _BLOB.pack(run, number, len(columns[0]), 0)[:_CHECKED_BYTES]
     body = b"".join([column.tobytes() for column in columns])

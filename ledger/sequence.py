@@ -35,7 +35,7 @@ from ledger.tail import Keys, found_many, insert_many, keys_of
 Rows = NDArray[np.uint8]
 """uint8[n, 240], an entry a row."""
 
-_ID, _OWNER, _SUBJECT, _CONTENT, _PARENTS = 16, 96, 112, 128, 32
+_KIND, _ID, _OWNER, _SUBJECT, _CONTENT = 2, 16, 96, 112, 128
 _SETTLED = np.isin(np.arange(256), [Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP])  # by number of the kind
 _WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))
 _ASSETS = (Kind.ASSET, Kind.DERIVATION)
@@ -159,7 +159,7 @@ class Sequencer:
         entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
         plain = not _SETTLED[entries["kind"]].any() and not entries["flags"].any()
         for place in np.flatnonzero((entries["kind"] == Kind.ERASURE) & (results == Result.OK)).tolist():
-            if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None:
+            if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None and not _is_in_chain(rows, place):
                 results[place] = Result.ASSET_NOT_FOUND
         ends = parent_ends(rows, self.shard, results)
         if plain:
@@ -242,6 +242,13 @@ class Sequencer:
             values[:, 0] = entries["parent_indices"][chosen, number]
             values[:, 1] = entries["parent_shards"][chosen, number]
             insert_many(self.index.tails[Family.PARENT], self.keys(values.view(np.uint8)), indices[chosen])
+
+
+def _is_in_chain(rows: Rows, erasure: int) -> bool:
+    """Whether the asset of an erasure comes before it in the same part, hence in the same chain: whatever becomes of
+    the one becomes of both."""
+    named = (rows[:erasure, _ID : _ID + ID_BYTES] == rows[erasure, _SUBJECT : _SUBJECT + ID_BYTES]).all(axis=1)
+    return bool(np.isin(rows[:erasure, _KIND][named], _ASSETS).any())
 
 
 def refill(index: Index, snapshot: Snapshot, shard: int, size: int, book: Book) -> None:

@@ -101,7 +101,7 @@ class Snapshot:
         """
         data = self._transaction.get(_SEGMENT.pack(run, number), db=self._tables["runs"])
         if data is None:
-            raise _corrupt("a segment of the index is missing", f"run {run}, segment {number}")
+            raise _corrupt("a segment of the index is missing", f"index run {run:#018x}, segment {number}")
         return memoryview(data)
 
     def segments(self) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Requests, copies and a small engine for tests: one scarf, a copy that is true of it and one that is not."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,11 +75,14 @@ def small_config(path: Path, **parts: Any) -> Config:
 
 
 def open_keepers(
-    path: Path, *, num_shards: int = 2, map_bytes: int = MAP_BYTES, now_ms: Callable[[], int] = lambda: NOW_MS
+    path: Path, *, num_shards: int = 2, map_bytes: int = MAP_BYTES, now_ns: Callable[[], int] = lambda: NOW_MS * 10**6
 ) -> tuple[LogKeys, list[ShardKeeper]]:
     """A ledger and its keepers."""
     keys = open_keys(path, "mintage.test", num_shards)
-    return keys, [ShardKeeper(path, keys, n, map_bytes=map_bytes, now_ms=now_ms) for n in range(num_shards)]
+    return keys, [
+        ShardKeeper(path, keys, number, map_bytes=map_bytes, now_ns=now_ns, entropy=os.urandom)
+        for number in range(num_shards)
+    ]
 
 
 @asynccontextmanager

@@ -85,27 +85,30 @@ def item(
     return entry, Payload(content, meta)
 
 
-def fill(log: Path) -> None:
-    """A log of two shards, the first with some 6,500 entries of every kind."""
+def fill(log: Path, num_rounds: int = NUM_ROUNDS) -> None:
+    """A log of two shards, the first with some 65 entries a round, of every kind."""
     with open_shard(log, 1) as other:
         append(other, *(item(number) for number in range(1, 51)))
     times = itertools.count(START_NS, NS_PER_S)  # a second a batch, so that what is pending for a second expires
     with open_shard(log, now_ns=lambda: next(times)) as shard:
         shard.cover(1, 50)
-        append(shard, *(item(FIRST_OTHER + kind, kind) for kind in (Kind.MODEL, Kind.POLICY, Kind.CERTIFICATE, Kind.KEY)))
+        append(
+            shard, *(item(FIRST_OTHER + kind, kind) for kind in (Kind.MODEL, Kind.POLICY, Kind.CERTIFICATE, Kind.KEY))
+        )
         append(shard, *(account(number) for number in range(1, NUM_ACCOUNTS + 1)))
         append(shard, *(item(FIRST_ASSET + place, parents=((1, place),)) for place in range(50)))
-        for round_ in range(1, NUM_ROUNDS):
-            _round(shard, round_)
-            shard.expire()
+        for round_ in range(1, num_rounds):
+            play_round(shard, round_)
 
 
-def _round(shard: Shard, round_: int) -> None:
-    """A batch of assets made from older ones, a batch of what happens to them, and an erasure."""
+def play_round(shard: Shard, round_: int) -> None:
+    """A batch of assets made from older ones, a batch of what happens to them, an erasure, and what expires."""
     first, move = FIRST_ASSET + 50 * round_, FIRST_MOVE + 50 * round_
     newest = shard.tree_size
     parents = [tuple((0, newest - 1 - step) for step in range(place % 5)) for place in range(50)]
-    made = [item(first + place, Kind.DERIVATION if parents[place] else Kind.ASSET, 1, parents[place]) for place in range(50)]
+    made = [
+        item(first + place, Kind.DERIVATION if parents[place] else Kind.ASSET, 1, parents[place]) for place in range(50)
+    ]
     append(shard, *made)
     debit, credit = round_ % NUM_ACCOUNTS + 1, (round_ + 7) % NUM_ACCOUNTS + 1
     append(
@@ -125,6 +128,7 @@ def _round(shard: Shard, round_: int) -> None:
         ownership(move + 12, first + 2, 1, 4, Flag.PENDING),
     )
     append(shard, Entry(kind=Kind.ERASURE, id=id_of(move + 20), subject=id_of(first + 3), owner=id_of(1)))
+    shard.expire()
 
 
 def open_store(log: Path) -> Store:
@@ -158,7 +162,10 @@ def forge(
             columns[name][index] = value
     edge, tree_rows = Edge(0, {}).extended(leaf_hashes(as_bytes(columns)))
     head = Head(
-        edge.size, int(columns["time_ns"][-1]), edge.root(), signer.sign(Checkpoint(signer.name, edge.size, edge.root()).text())
+        edge.size,
+        int(columns["time_ns"][-1]),
+        edge.root(),
+        signer.sign(Checkpoint(signer.name, edge.size, edge.root()).text()),
     )
     with closing(open_store(log)) as store, store.write() as batch:
         batch.append_entries(0, columns.tobytes())

@@ -1,75 +1,76 @@
-"""Real shards in a directory, on a clock that stands still between batches, and short ways to fill them."""
+"""A shard as tests open it, short ways to write entries, and the Merkle tree by its definition."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
+from settling import id_of
 
-from ledger.entry import Entries, Entry, Kind, encode, from_bytes, zeros
-from ledger.log import open_keys, shard_path
-from ledger.note import Policy
+from ledger.entry import Entries, Entry, Kind, encode, from_bytes
+from ledger.log import LogKeys, open_keys, shard_path
+from ledger.merkle import leaf_hash, node_hash
 from ledger.payload import Payload
-from ledger.reader import Reader
-from ledger.result import Result
-from ledger.shard import Publishing, Shard
+from ledger.shard import Shard
 
-START_NS = 1_700_000_000 * 10**9
-LOG = "example.org/log"
-EVERY_BATCH = Publishing()
+NOW_NS = 1_700_000_000_000_000_000
+LOG_NAME = "mintage.local"
+NUM_SHARDS = 2
 
 
-class Ledger:
-    """All shards of a log, owned by this process."""
-
-    def __init__(self, path: Path, num_shards: int = 2, publishing: Publishing = EVERY_BATCH) -> None:
-        self.path = path
-        self.now_ns = START_NS
-        self.keys = open_keys(path, LOG, num_shards, entropy=lambda size: b"k" * size)
-        self.shards = {
-            number: Shard.open(
-                shard_path(path, number),
-                number,
-                self.keys.signers[number],
-                lambda: self.now_ns,
-                entropy=lambda size: b"e" * size,
-                publishing=publishing,
-            )
-            for number in range(num_shards)
-        }
-
-    @property
-    def readers(self) -> dict[int, Reader]:
-        return {number: shard.reader() for number, shard in self.shards.items()}
-
-    @property
-    def policy(self) -> Policy:
-        """Who believes this log, and asks no witness."""
-        return Policy(tuple(signer.key for signer in self.keys.signers))
-
-    def record(self, shard: int, *entries: Entry, payloads: Sequence[Payload] | None = None) -> list[int]:
-        """Append entries that are in order, a nanosecond or more after the last; where they are."""
-        self.now_ns += 1_000
-        appended = self.shards[shard].append(from_bytes(b"".join(map(encode, entries))), payloads)
-        assert not appended.results.any(), [Result(code).name for code in appended.results.tolist()]
-        return appended.indices.tolist()
-
-    def cover(self) -> None:
-        """Every shard may name the entries of every other as parents."""
-        for shard in self.shards.values():
-            for number, other in self.shards.items():
-                shard.cover(number, other.tree_size)
-
-    def close(self) -> None:
-        for shard in self.shards.values():
-            shard.close()
+def keys_of(path: Path) -> LogKeys:
+    return open_keys(path, LOG_NAME, NUM_SHARDS, entropy=some_bytes)
 
 
-def plain(num_entries: int, first: int) -> Entries:
-    """Assets without anything special: ids from `first`, each with an owner and a content of its own."""
-    numbers = np.arange(first + 1, first + num_entries + 1, dtype=np.uint64)
-    entries = zeros(num_entries)
-    entries["kind"] = Kind.ASSET
-    for name, salt, words in (("id", 1, 2), ("owner", 2, 2), ("content_hash", 3, 4)):
-        mixed = (numbers * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(salt)
-        entries[name] = np.repeat(mixed, words).reshape(-1, words).view(f"V{8 * words}").reshape(-1)
-    return entries
+def some_bytes(num_bytes: int) -> bytes:
+    """What a test takes for randomness: nothing that is asserted may depend on it."""
+    return bytes(range(num_bytes))
+
+
+def open_shard(path: Path, now_ns: Callable[[], int] = lambda: NOW_NS, **options: object) -> Shard:
+    """Shard 0 of the log in a directory, which is made; a locked one is not waited for."""
+    given: dict[str, object] = {"entropy": some_bytes, "lock_wait_s": 0}
+    return Shard.open(shard_path(path, 0), 0, keys_of(path).signers[0], now_ns, **(given | options))  # type: ignore[arg-type]
+
+
+def columns(*entries: Entry) -> Entries:
+    """Entries as a batch."""
+    return from_bytes(b"".join(map(encode, entries)))
+
+
+def content_of(number: int) -> bytes:
+    return b"content %d " % number * 20
+
+
+def asset(number: int, **fields: object) -> Entry:
+    """An asset with `content_of` its number."""
+    content = content_of(number)
+    given = {"content_hash": hashlib.sha256(content).digest(), "num_bytes": len(content), "owner": id_of(1)}
+    return Entry(kind=Kind.ASSET, id=id_of(number), **(given | fields))  # type: ignore[arg-type]
+
+
+def payloads_of(numbers: Iterable[int]) -> list[Payload]:
+    """What belongs to those assets."""
+    return [Payload(content_of(number)) for number in numbers]
+
+
+def append_assets(shard: Shard, numbers: Sequence[int]) -> list[int]:
+    """Record assets with their contents; the `Result` of each."""
+    batch = columns(*(asset(number) for number in numbers))
+    return shard.append(batch, payloads_of(numbers)).results.tolist()
+
+
+def naive_root(leaves: Sequence[bytes]) -> bytes:
+    """MTH of RFC 6962, section 2.1, word for word, over leaf hashes."""
+    if not leaves:
+        return hashlib.sha256().digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1
+    while 2 * split < len(leaves):
+        split *= 2
+    return node_hash(naive_root(leaves[:split]), naive_root(leaves[split:]))
+
+
+def root_of(entries: Iterable[bytes]) -> bytes:
+    """The root over the bytes of entries."""
+    return naive_root([leaf_hash(data) for data in entries])

@@ -56,7 +56,7 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
     assert hashlib.sha256(content.content).hexdigest() == asset.content_hash
     receipt = (await http.get(f"/v1/assets/{asset.asset_id}/receipt")).text
     proved = verify(receipt, engine.verifier_keys(), content.content)
-    assert (proved.entry.asset_id.hex(), proved.entry.value_micros, proved.index) == (asset.asset_id, 77, asset.index)
+    assert (proved.entry.id.hex(), proved.entry.amount, proved.index) == (asset.asset_id, 77, asset.index)
     assert (proved.entry.shard, len(proved.entry.parents)) == (asset.shard, 2)
     assert engine.released(await http.get(f"/v1/assets/{asset.asset_id}")).content == asset.content
     words = asset.content.lower()

@@ -62,7 +62,7 @@ class Faults:
     repeat: float = 0.03
     delay_ticks_max: int = 5
     shard_crash: float = 0.005
-    coordinator_crash: float = 0.003
+    coordinator_crash: float = 0.01
     id_reuse: float = 0.003
     hold: float = 0.1
 
@@ -248,12 +248,13 @@ class World:
     def step(self) -> None:
         """A tenth of a second."""
         self.tick += 1
-        self.crash()
+        self.revive()
         for receiver, sender, message in self.mail.pop(self.tick, ()):
             if isinstance(message, Answer):
                 self.hear(receiver, message)
             elif self.hosts[receiver].shard is not None:
                 self.hosts[receiver].inbox.append((sender, message))
+        self.crash()
         for host in self.hosts:
             self.work(host)
         for number, digest in self.alarms.pop(self.tick, ()):
@@ -273,11 +274,14 @@ class World:
 
     # Shards.
 
-    def crash(self) -> None:
+    def revive(self) -> None:
         for host in self.hosts:
             if host.shard is None and self.tick >= host.down_until:
                 self.checker.reopened(host.number, host.open())
-            elif host.shard is not None and self.dice.random() < self.faults.shard_crash:
+
+    def crash(self) -> None:
+        for host in self.hosts:
+            if host.shard is not None and self.dice.random() < self.faults.shard_crash:
                 self.bring_down(host)
         for progresses in self.coordinators:
             if self.dice.random() < self.faults.coordinator_crash:
@@ -293,7 +297,8 @@ class World:
             try:
                 self.protocol.answers(host.shard, [request for _, request in batch])
             except Crash:
-                self.outcomes["crashed within a commit"] += 1
+                pass
+            self.outcomes[f"crashed {moment} a commit"] += 1
         host.signer.is_failing = False
         self.checker.closed(host.number, host.shard)
         host.close()
@@ -405,7 +410,8 @@ class World:
         self.checker.tell(exchange, bool(progress.is_committed))
         if progress.is_committed:
             self.committed.add(exchange.digest)
-        self.outcomes["committed" if progress.is_committed else f"refused: {progress.refusal!r}"] += 1
+        refusal = progress.refusal.name if progress.refusal is not None else "late"
+        self.outcomes["committed" if progress.is_committed else f"refused: {refusal}"] += 1
         recorded = self.checker.views[exchange.home].owners[exchange.asset]
         owner = exchange.buyer if progress.is_committed else recorded
         asset = int.from_bytes(exchange.asset[8:])

@@ -50,8 +50,6 @@ def test_no_exchange_is_settled_by_halves_whatever_fails(seed: int) -> None:
     with world(seed, size=Size(num_shards=2 + seed % 6), faults=faults) as opened:
         opened.run(WORLD_SETTLEMENTS)
         assert opened.outcomes["committed"] >= WORLD_SETTLEMENTS
-        assert opened.outcomes["found unfinished"] > 0
-        assert opened.outcomes["expired"] > 0
 
 
 def test_the_same_seed_gives_the_same_roots_and_another_one_others() -> None:
@@ -153,11 +151,24 @@ def test_the_checker_catches_legs_that_expire(monkeypatch: pytest.MonkeyPatch) -
         run_small_worlds(Protocol())
 
 
-def test_the_small_worlds_are_in_order_without_a_bug() -> None:
-    run_small_worlds(Protocol())
+def test_the_small_worlds_are_in_order_without_a_bug_and_see_every_fault() -> None:
+    seen = run_small_worlds(Protocol())
+    expected = {"committed", "expired", "found unfinished", "crashed within a commit", "crashed after a commit"}
+    refusals = (
+        Result.ASSET_IS_HELD,
+        Result.OWNER_MISMATCH,
+        Result.EXCEEDS_CREDITS,
+        Result.EXISTS_WITH_DIFFERENT_AMOUNT,
+        Result.EXISTS_WITH_DIFFERENT_CONTENT,
+    )
+    assert expected | {f"refused: {code.name}" for code in refusals} <= seen
 
 
-def run_small_worlds(protocol: Protocol) -> None:
+def run_small_worlds(protocol: Protocol) -> set[str]:
+    """What happened in any of them."""
+    seen: set[str] = set()
     for seed in range(NUM_SEEDS_OF_A_BUG):
         with world(seed, size=SMALL, protocol=protocol) as opened:
             opened.run(150)
+            seen |= {name for name, count in opened.outcomes.items() if count}
+    return seen

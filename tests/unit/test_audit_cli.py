@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from settling import ALICE, BOB, CAROL, account, asset, id_of, money, ownership
-from shards import LOG, START_NS, Ledger
 from typer.testing import CliRunner
+from whole_log import LOG, START_NS, Ledger
 
 from actors.audit import audit_app
 from actors.audit_open import parse_time_ns

@@ -8,7 +8,7 @@ import lmdb
 import msgspec
 import pytest
 from settling import ALICE, BOB, CAROL, account, asset, ending, id_of, money, ownership
-from shards import LOG, Ledger, plain
+from whole_log import LOG, Ledger, plain
 
 from ledger.audit import (
     NS_PER_S,

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from settling import id_of
-from shards import LOG, Ledger
+from whole_log import LOG, Ledger
 
 from ledger.dag import (
     DEPTH_MAX,
@@ -21,6 +23,7 @@ from ledger.entry import Entry, Kind, Parent, encode, from_bytes
 from ledger.errors import EntryInvalid, EntryNotFound, KeyInvalid, ReceiptInvalid
 from ledger.log import open_keys, shard_path
 from ledger.note import Policy, Signer, add_cosignatures, encode_base64, read_checkpoint
+from ledger.reader import Found, Page
 from ledger.receipt import parse, verify
 from ledger.shard import Shard
 
@@ -159,6 +162,47 @@ def test_limits_beyond_the_largest_are_refused(
 def test_the_lineage_of_what_is_not_there_is_refused(ledger: Ledger, family: dict[str, Parent]) -> None:
     with pytest.raises(EntryNotFound, match="no entry 99"):
         descendants(ledger.readers, (0, 99))
+
+
+class Relatives:
+    """A shard of nothing but parents, in a list."""
+
+    def __init__(self, parents: list[tuple[Parent, ...]]) -> None:
+        self.parents = parents
+
+    def entry(self, index: int) -> Entry:
+        return made(index + 1, *self.parents[index])
+
+    def children(self, shard: int, index: int, *, begin: int, limit: int) -> Page:
+        found = [Found(at, self.entry(at)) for at, named in enumerate(self.parents) if (shard, index) in named]
+        later = [each for each in found if each.index >= begin]
+        return Page(tuple(later[:limit]), later[limit].index if len(later) > limit else None)
+
+
+@given(data=st.data(), num_shards=st.integers(1, 3), num_entries=st.integers(1, 24))
+def test_any_dag_gives_the_nearest_depth_of_every_relative_and_every_edge_between_them(
+    data: st.DataObject, num_shards: int, num_entries: int
+) -> None:
+    parents: dict[int, list[tuple[Parent, ...]]] = {number: [] for number in range(num_shards)}
+    places: list[Parent] = []
+    for _ in range(num_entries):
+        shard = data.draw(st.integers(0, num_shards - 1))
+        named = data.draw(st.lists(st.sampled_from(places), max_size=4, unique=True)) if places else []
+        places.append((shard, len(parents[shard])))
+        parents[shard].append(tuple(named))
+    edges = {(place, parent) for place in places for parent in parents[place[0]][place[1]]}
+    start = data.draw(st.sampled_from(places))
+    shards = {number: Relatives(named) for number, named in parents.items()}
+    for walk, steps in ((ancestors, edges), (descendants, {(parent, child) for child, parent in edges})):
+        depths, nearest = {start: 0}, {start}
+        while nearest:
+            nearest = {to for at, to in steps if at in nearest} - depths.keys()
+            depths |= dict.fromkeys(nearest, max(depths.values()) + 1)
+        told = walk(shards, start)
+        assert {node.place: node.depth for node in told.nodes} == depths
+        assert len(told.nodes) == len(depths)
+        assert [node.depth for node in told.nodes] == sorted(depths.values())
+        assert set(told.edges) == {edge for edge in edges if set(edge) <= depths.keys()}
 
 
 # ---- proofs

@@ -8,7 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 from settling import ALICE, BOB, CAROL, PLAIN, asset, ending, id_of, ownership
-from shards import LOG, Ledger, plain
+from whole_log import LOG, Ledger, plain
 
 from ledger.entry import ENTRY_BYTES, Entry, Flag, Kind, encode, from_bytes, owner_of
 from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LedgerError

@@ -88,7 +88,7 @@ def test_an_asset_is_recorded_with_everything_that_was_said_of_it(keeper: ShardK
         reasons=commit().reasons,
     )
     entry = keeper.shard.entry(2)
-    assert (entry.kind, entry.tier, entry.value_micros, entry.time_ms) == (Kind.ASSET, 2, 50_000, NOW_MS)
+    assert (entry.kind, entry.tier, entry.amount, entry.time_ns) == (Kind.ASSET, 2, 50_000, NOW_MS * 10**6 + 2)
     assert (entry.owner, entry.request_hash) == (owner_of("acme"), commit().request_hash)
 
 
@@ -97,17 +97,17 @@ def test_a_receipt_verifies_with_the_public_keys_and_fails_for_other_content(
 ) -> None:
     asset = asset_of(keeper.commit([commit()])[0])
     verified = verify(asset.receipt, keys.verifier_keys, TRUE_COPY.encode())
-    assert (verified.index, verified.entry.asset_id.hex()) == (asset.index, asset.asset_id)
+    assert (verified.index, verified.entry.id.hex()) == (asset.index, asset.asset_id)
     with pytest.raises(ReceiptInvalid):
         verify(asset.receipt, keys.verifier_keys, b"another copy")
 
 
 def test_the_same_request_again_is_answered_with_the_asset_that_is_there(keeper: ShardKeeper) -> None:
     first = asset_of(keeper.commit([commit()])[0])
-    size = keeper.shard.size()
+    size = keeper.shard.tree_size
     again = asset_of(keeper.commit([commit(content="written again", num_attempts=1)])[0])
     assert (again.content, again.index, again.num_attempts) == (first.content, first.index, first.num_attempts)
-    assert keeper.shard.size() == size
+    assert keeper.shard.tree_size == size
 
 
 def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(keeper: ShardKeeper) -> None:
@@ -132,7 +132,7 @@ def test_model_and_policy_are_recorded_once_and_are_the_parents_in_that_order(ke
     assert [keeper.shard.entry(index).kind for index in (0, 1)] == [Kind.MODEL, Kind.POLICY]
     assert keeper.shard.content(1) == POLICY
     assert msgspec.json.decode(keeper.shard.content(0), type=ModelInfo) == MODEL
-    assert keeper.shard.size() == 4
+    assert keeper.shard.tree_size == 4
 
 
 def test_a_new_model_or_policy_is_a_new_parent(keeper: ShardKeeper) -> None:
@@ -241,7 +241,7 @@ def damaged(keeper: ShardKeeper, monkeypatch: pytest.MonkeyPatch) -> ShardKeeper
 def test_an_entry_that_cannot_be_read_back_fails_its_own_item_of_a_durable_batch(damaged: ShardKeeper) -> None:
     outcomes = damaged.commit([commit(number) for number in (1, 2, 3)])
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, "ledger_corrupt", None]
-    assert (asset_of(outcomes[0]).index, asset_of(outcomes[2]).index, damaged.shard.size()) == (2, 4, 5)
+    assert (asset_of(outcomes[0]).index, asset_of(outcomes[2]).index, damaged.shard.tree_size) == (2, 4, 5)
 
 
 def test_a_damaged_entry_fails_its_own_item_of_a_look_up(damaged: ShardKeeper) -> None:
