@@ -138,7 +138,8 @@ def draw_up(
     _check(price, currency, royalties, {"exchange_id": exchange_id, "asset": asset, "seller": seller, "buyer": buyer})
     if seller == buyer:
         raise _invalid("buyer", "the buyer is the seller")
-    payments = [(payee, price - sum(shares)), *((royalty.payee, share) for royalty, share in zip(royalties, shares))]
+    payees = [payee, *(royalty.payee for royalty in royalties)]
+    payments = zip(payees, [price - sum(shares), *shares], strict=True)
     moves = [move for to, amount in payments if amount for move in _moves(payer, to, currency, amount)]
     exchange = Exchange(
         id=exchange_id,
@@ -186,7 +187,7 @@ def clearing_id(source: int, target: int, currency: int) -> bytes:
 
 
 def clearing_account(source: int, target: int, currency: int) -> Entry:
-    """The entry that opens that account, to be recorded in both shards before the first exchange; repeats do no harm."""
+    """The entry that opens that account, to be recorded in both shards before the first exchange."""
     return Entry(kind=Kind.ACCOUNT, id=clearing_id(source, target, currency), currency=currency)
 
 

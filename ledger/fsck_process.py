@@ -6,6 +6,7 @@ The process is forked, so that this works in any program, and inherits the kerne
 Turned down: to look through the pages of the file ourselves first (LMDB's format, written down a second time).
 """
 
+import faulthandler
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -83,8 +84,9 @@ def _messages(receiver: Connection) -> Iterator[_Message]:
 
 
 def _run(path: Path, keys: Sequence[VerifierKey], entropy: Callable[[int], bytes], sender: Connection) -> None:
-    """The process. Ctrl-C is for the parent to see, and no core is worth dumping."""
+    """The process. Ctrl-C is for the parent to see, and its own death is told by the parent, without a core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seen = Seen()
 

@@ -25,6 +25,7 @@ def id_of(name: str) -> bytes:
 
 BUYER, SELLER, ARTIST, BANK = (id_of(name) for name in ("buyer", "seller", "artist", "bank"))
 ASSET = id_of("picture")
+PLAIN = Flag(0)
 PAYER, PAYEE, ARTISTS = Account(0, BUYER), Account(1, SELLER), Account(2, ARTIST)
 HOME = 1
 
@@ -53,17 +54,15 @@ def agreed_at_home(**fields: object) -> Exchange:
     return agreed(**(here | fields))
 
 
-def account(id_: bytes, flags: Flag = Flag(0)) -> Entry:
+def account(id_: bytes, flags: Flag = PLAIN) -> Entry:
     return Entry(kind=Kind.ACCOUNT, id=id_, currency=CURRENCY, flags=flags)
 
 
-def money(
-    name: str, debit: bytes, credit: bytes, amount: int, *, timeout_s: int = 0, is_pending: bool = False
-) -> Entry:
+def money(name: str, debit: bytes, credit: bytes, amount: int, flags: Flag = PLAIN, timeout_s: int = 0) -> Entry:
     return Entry(
         kind=Kind.MONEY,
         id=id_of(name),
-        flags=Flag.PENDING if is_pending or timeout_s else Flag(0),
+        flags=flags,
         currency=CURRENCY,
         amount=amount,
         num_bytes=timeout_s,

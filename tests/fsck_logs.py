@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from settling import account, ending, id_of, money, ownership
 
 from ledger import resume
 from ledger.book import Book
-from ledger.entry import ENTRY_BYTES, Entries, Entry, Flag, Kind, as_bytes, encode, from_bytes
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, Entries, Entry, Flag, Kind, as_bytes, encode, from_bytes
 from ledger.head import Head
 from ledger.index import Sizes
 from ledger.log import LogKeys, open_keys, shard_path
@@ -23,7 +24,6 @@ from ledger.sha256 import leaf_hashes
 from ledger.shard import Publishing, Shard
 from ledger.store import Store
 from ledger.tree import Edge
-from settling import account, ending, id_of, money, ownership
 
 NAME = "mintage.local"
 MAP_BYTES = 1 << 28
@@ -155,12 +155,12 @@ def forge(
     """
     signer = keys_of_log(log, 1).signers[0]
     rows = as_bytes(entries_of(*entries)).copy()
-    columns = from_bytes(rows.tobytes()).copy()
+    columns = rows.view(ENTRY_DTYPE).reshape(len(rows))
     columns["time_ns"] = START_NS + np.arange(len(rows))
     for name, values in changed.items():
         for index, value in values.items():
             columns[name][index] = value
-    edge, tree_rows = Edge(0, {}).extended(leaf_hashes(as_bytes(columns)))
+    edge, tree_rows = Edge(0, {}).extended(leaf_hashes(rows))
     head = Head(
         edge.size,
         int(columns["time_ns"][-1]),
@@ -168,7 +168,7 @@ def forge(
         signer.sign(Checkpoint(signer.name, edge.size, edge.root()).text()),
     )
     with closing(open_store(log)) as store, store.write() as batch:
-        batch.append_entries(0, columns.tobytes())
+        batch.append_entries(0, rows.tobytes())
         for row in tree_rows:
             batch.append_hashes(row.level, row.first, row.hashes.tobytes())
         for index, payload in sorted((payloads or {}).items()):

@@ -7,9 +7,7 @@ the end the balances from the terms of what was committed.
 from collections import defaultdict
 from typing import NamedTuple
 
-import numpy as np
-
-from ledger.entry import ENTRY_BYTES, ID_BYTES, Entries, Flag, Kind, from_bytes
+from ledger.entry import ID_BYTES, Entries, Flag, Kind, from_bytes
 from ledger.exchange import Exchange, clearing_id
 from ledger.legs import decision_id
 from ledger.shard import Shard
@@ -86,7 +84,7 @@ class Checker:
         self.exchanges[exchange.digest] = exchange
 
     def observe(self, number: int, shard: Shard) -> None:
-        """After every append: all rules over the new entries, and the sums and owners that the shard itself believes."""
+        """After every append: all rules over the new entries, and what the shard believes of sums and owners."""
         view = self.views[number]
         touched: set[bytes] = set()
         if shard.tree_size == view.size:

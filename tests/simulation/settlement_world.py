@@ -8,6 +8,7 @@ coordinators forget everything. All chance comes from one seed, so a failure is 
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,9 +126,7 @@ def id_of(number: int, what: bytes) -> bytes:
 class World:
     """Everything, and the loop. `run` until so many exchanges are committed, then until nothing is left to do."""
 
-    def __init__(
-        self, seed: int, path: Path, *, size: Size = Size(), faults: Faults = Faults(), protocol: Protocol = Protocol()
-    ) -> None:
+    def __init__(self, seed: int, path: Path, *, size: Size, faults: Faults, protocol: Protocol) -> None:
         self.dice = random.Random(seed)
         self.size, self.faults, self.protocol = size, faults, protocol
         self.tick = 0
@@ -294,10 +293,8 @@ class World:
         batch = host.inbox[:REQUESTS_MAX]
         if moment != "before" and batch:
             host.signer.is_failing = moment == "within"
-            try:
+            with suppress(Crash):
                 self.protocol.answers(host.shard, [request for _, request in batch])
-            except Crash:
-                pass
             self.outcomes[f"crashed {moment} a commit"] += 1
         host.signer.is_failing = False
         self.checker.closed(host.number, host.shard)

@@ -5,20 +5,28 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from broken_protocols import (
+    forgets_the_decision,
+    gives_up_what_it_has_decided,
+    resumes_without_asking,
+    takes_a_refusal_for_the_end,
+    takes_any_decision_for_its_own,
+    takes_one_vote_for_all,
+    voids_before_it_is_decided,
+)
 from settlement_checker import Violation
 from settlement_world import Faults, Protocol, Size, World
 
-from ledger import decision, legs
-from ledger.decision import Answer, Progress, Request, Stage
+from ledger import legs
+from ledger.decision import Answer, Request, Stage
 from ledger.entry import Entry
 from ledger.errors import LedgerCorrupt
-from ledger.exchange import Exchange
 from ledger.payload import Payload
 from ledger.result import Result
 from ledger.shard import Shard
@@ -31,11 +39,12 @@ MEMORY = Path("/dev/shm")
 
 SMALL = Size(num_shards=3, num_owners=30, num_assets=500, num_coordinators=2, num_asked_per_tick=30, funds=4_000)
 HARSH = Faults(loss=0.1, repeat=0.1, delay_ticks_max=8, shard_crash=0.02, coordinator_crash=0.02, id_reuse=0.02)
+SOUND = Protocol()
 NUM_SEEDS_OF_A_BUG = 5
 
 
 @contextmanager
-def world(seed: int, *, size: Size, faults: Faults = HARSH, protocol: Protocol = Protocol()) -> Iterator[World]:
+def world(seed: int, *, size: Size, faults: Faults = HARSH, protocol: Protocol = SOUND) -> Iterator[World]:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         opened = World(seed, Path(folder), size=size, faults=faults, protocol=protocol)
         try:
@@ -60,55 +69,6 @@ def test_the_same_seed_gives_the_same_roots_and_another_one_others() -> None:
             roots.append(opened.roots())
     assert roots[0] == roots[1]
     assert not set(roots[0]) & set(roots[2])
-
-
-def forgets_the_decision(progress: Progress, answer: Answer) -> Progress:
-    """Posts once all shards hold their legs, and writes nothing down."""
-    then = decision.after(progress, answer)
-    return everywhere(then, Stage.POST) if then.stage == Stage.COMMIT else then
-
-
-def voids_before_it_is_decided(progress: Progress, answer: Answer) -> Progress:
-    """Releases the legs as soon as one shard refuses."""
-    then = decision.after(progress, answer)
-    return everywhere(then, Stage.VOID) if then.stage == Stage.ABORT and len(then.exchange.shards) > 1 else then
-
-
-def takes_one_vote_for_all(progress: Progress, answer: Answer) -> Progress:
-    """Commits before every shard has said that it holds its legs."""
-    if progress.stage == Stage.PREPARE and answer.stage == Stage.PREPARE and answer.result == Result.OK:
-        progress = msgspec.structs.replace(progress, waiting=frozenset({answer.shard}))
-    return decision.after(progress, answer)
-
-
-def takes_any_decision_for_its_own(progress: Progress, answer: Answer) -> Progress:
-    """Does not read the answer to its decision."""
-    return decision.after(progress, as_agreed(answer, Stage.COMMIT) if progress.stage == Stage.COMMIT else answer)
-
-
-def takes_a_refusal_for_the_end(progress: Progress, answer: Answer) -> Progress:
-    """Tells its client of a refusal within one shard without writing it down."""
-    then = decision.after(progress, answer)
-    refused = progress.stage == Stage.SETTLE and then.stage == Stage.ABORT
-    return Progress(then.exchange, Stage.VOID, frozenset(), then.refusal) if refused else then
-
-
-def gives_up_what_it_has_decided(progress: Progress) -> Progress:
-    """After the deadline it releases the legs, though they are to be posted."""
-    return everywhere(progress, Stage.VOID) if progress.stage == Stage.POST else decision.give_up(progress)
-
-
-def resumes_without_asking(exchange: Exchange) -> Progress:
-    """Presumes that what it finds was called off."""
-    return Progress(exchange, Stage.VOID, frozenset(exchange.shards))
-
-
-def everywhere(progress: Progress, stage: Stage) -> Progress:
-    return Progress(progress.exchange, stage, frozenset(progress.exchange.shards))
-
-
-def as_agreed(answer: Answer, stage: Stage) -> Answer:
-    return msgspec.structs.replace(answer, result=Result.OK) if answer.stage == stage else answer
 
 
 def answers_before_it_is_durable(shard: Shard, requests: list[Request]) -> list[Answer]:
@@ -148,11 +108,11 @@ def test_the_checker_catches_legs_that_expire(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(legs, "items", timed)
     with pytest.raises((Violation, LedgerCorrupt)):
-        run_small_worlds(Protocol())
+        run_small_worlds(SOUND)
 
 
 def test_the_small_worlds_are_in_order_without_a_bug_and_see_every_fault() -> None:
-    seen = run_small_worlds(Protocol())
+    seen = run_small_worlds(SOUND)
     expected = {"committed", "expired", "found unfinished", "crashed within a commit", "crashed after a commit"}
     refusals = (
         Result.ASSET_IS_HELD,

@@ -19,7 +19,6 @@ from exchanging import (
     FUNDS,
     HOME,
     NS_PER_S,
-    PAYEE,
     PAYER,
     SELLER,
     Market,
@@ -31,7 +30,7 @@ from exchanging import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.coordinator import ROUNDS_MAX, conclude, to_shards, unfinished
+from ledger.coordinator import ROUNDS_MAX, Send, conclude, to_shards, unfinished
 from ledger.decision import Answer, Progress, Request, Stage, after, begin, requests, resume
 from ledger.entry import AMOUNT_MAX, ZERO_ID, Entry, Flag, Kind
 from ledger.errors import EntryInvalid, LedgerCorrupt
@@ -39,6 +38,8 @@ from ledger.exchange import BASIS_POINTS, ROYALTIES_MAX, Account, Royalty, clear
 from ledger.legs import answers, columns, decision_id, items
 from ledger.payload import Payload, canonical_json
 from ledger.result import Result
+
+Pause = Callable[[int], Awaitable[None]]
 
 
 @pytest.fixture
@@ -52,11 +53,9 @@ async def no_pause(num_vain: int) -> None:
     assert num_vain > 0
 
 
-def carry(
-    market: Market, progress: Progress, send: Callable[[Request], Awaitable[Answer | None]] | None = None
-) -> Progress:
+def carry(market: Market, progress: Progress, send: Send | None = None, pause: Pause = no_pause) -> Progress:
     """Conclude an exchange."""
-    return asyncio.run(conclude(progress, send or to_shards(market.shards), lambda: market.now_ns, no_pause))
+    return asyncio.run(conclude(progress, send or to_shards(market.shards), lambda: market.now_ns, pause))
 
 
 def ask(market: Market, progress: Progress) -> Progress:
@@ -284,7 +283,7 @@ def test_a_leg_that_something_else_has_ended_is_reported_and_not_overlooked(mark
 # A coordinator and its wires.
 
 
-def lossy(market: Market, lost: Callable[[int], bool]) -> Callable[[Request], Awaitable[Answer | None]]:
+def lossy(market: Market, lost: Callable[[int], bool]) -> Send:
     """Sends, and loses every answer whose number, from 1, is to be lost; the request was done all the same."""
     send, count = to_shards(market.shards), iter(range(1, 10_000))
 
@@ -301,7 +300,13 @@ def test_lost_answers_are_asked_for_again(market: Market) -> None:
 
 
 def test_a_coordinator_leaves_an_exchange_alone_after_so_many_rounds_in_vain(market: Market) -> None:
-    left = carry(market, begin(agreed()), lossy(market, lambda number: number > 3))
+    pauses: list[int] = []
+
+    async def pause(num_vain: int) -> None:
+        pauses.append(num_vain)
+
+    left = carry(market, begin(agreed()), lossy(market, lambda number: number > 3), pause)
+    assert pauses == list(range(1, ROUNDS_MAX + 1))
     assert (left.stage, left.waiting, left.is_committed) == (Stage.COMMIT, frozenset({HOME}), None)
 
 
@@ -351,10 +356,10 @@ def test_a_pending_transfer_that_is_no_leg_is_left_alone(market: Market) -> None
     claims = [agreed().terms, canonical_json({"note": "rent"})]
     for number, meta in enumerate(claims):
         digest = hashlib.sha256(meta).digest()
-        rent = money(f"rent {number}", BUYER, BANK, 5, is_pending=True)
+        rent = money(f"rent {number}", BUYER, BANK, 5, Flag.PENDING)
         batch = columns([msgspec.structs.replace(rent, meta_hash=digest, request_hash=digest)])
         assert not market.shards[0].append(batch, [Payload(meta=meta)]).results.any()
-    market.record(market.shards[0], money("bare", BUYER, BANK, 5, is_pending=True))
+    market.record(market.shards[0], money("bare", BUYER, BANK, 5, Flag.PENDING))
     assert len(market.shards[0].live()) == 3
     assert unfinished(market.shards[0], DEADLINE_NS + 1) == []
 
@@ -366,7 +371,7 @@ def test_what_is_over_expires_and_frees_money_and_asset(market: Market) -> None:
     shard = market.shards[HOME]
     held = Entry(kind=Kind.OWNERSHIP, id=id_of("held"), subject=ASSET, content_hash=SELLER + ZERO_ID, owner=BUYER)
     held = msgspec.structs.replace(held, flags=Flag.PENDING, num_bytes=2)
-    market.record(shard, money("rent", BUYER, BANK, FUNDS, timeout_s=1), held)
+    market.record(shard, money("rent", BUYER, BANK, FUNDS, Flag.PENDING, timeout_s=1), held)
     market.now_ns += NS_PER_S * 3 // 2
     (index,) = shard.expire().indices.tolist()
     assert (shard.entry(index).flags, shard.entry(index).subject) == (Flag.EXPIRED, id_of("rent"))
@@ -382,7 +387,7 @@ def test_what_is_over_expires_and_frees_money_and_asset(market: Market) -> None:
 
 def test_no_more_expire_than_are_asked_for_the_longest_over_first(market: Market) -> None:
     shard = market.shards[0]
-    market.record(shard, *(money(f"rent {s}", BUYER, BANK, 1, timeout_s=s) for s in (3, 1, 2)))
+    market.record(shard, *(money(f"rent {s}", BUYER, BANK, 1, Flag.PENDING, timeout_s=s) for s in (3, 1, 2)))
     market.now_ns += 10 * NS_PER_S
     told = shard.expire(num_max=2)
     subjects = [shard.entry(index).subject for index in told.indices.tolist()]
@@ -390,7 +395,7 @@ def test_no_more_expire_than_are_asked_for_the_longest_over_first(market: Market
 
 
 def test_only_the_ledger_itself_says_that_a_transfer_is_over(market: Market) -> None:
-    market.record(market.shards[0], money("rent", BUYER, BANK, 1, timeout_s=1))
+    market.record(market.shards[0], money("rent", BUYER, BANK, 1, Flag.PENDING, timeout_s=1))
     market.now_ns += 2 * NS_PER_S
     over = Entry(kind=Kind.MONEY, id=id_of("over"), subject=id_of("rent"), flags=Flag.EXPIRED)
     assert market.offer(0, over) == [Result.RESERVED_FLAG]
@@ -399,7 +404,7 @@ def test_only_the_ledger_itself_says_that_a_transfer_is_over(market: Market) -> 
 def test_live_tells_the_pending_transfers_from_an_index_on(market: Market) -> None:
     shard = market.shards[0]
     first = shard.tree_size
-    market.record(shard, *(money(f"rent {number}", BUYER, BANK, 1, is_pending=True) for number in range(4)))
+    market.record(shard, *(money(f"rent {number}", BUYER, BANK, 1, Flag.PENDING) for number in range(4)))
     market.record(shard, Entry(kind=Kind.MONEY, id=id_of("paid"), subject=id_of("rent 1"), flags=Flag.POST))
     assert shard.live() == [first, first + 2, first + 3]
     assert shard.live(first + 1) == [first + 2, first + 3]
