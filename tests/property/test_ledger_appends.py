@@ -32,10 +32,10 @@ from ledger.runs import Family
 from ledger.shard import Publishing, Shard
 from ledger.store import Batch
 
-SIZES = Sizes(block_entries=24, batch_entries_max=8, segment_items=4, fan_in=4)
-"""Runs after every other batch, and merges of them after ten."""
+SIZES = Sizes(block_entries=16, batch_entries_max=8, segment_items=4, fan_in=3)
+"""A run after every other batch, and a merge of every three."""
 
-OTHER_SIZES = Sizes(block_entries=64, batch_entries_max=16, segment_items=7, fan_in=3)
+OTHER_SIZES = Sizes(block_entries=64, batch_entries_max=16, segment_items=7, fan_in=5)
 SNAPSHOT_ENTRIES_MIN = 10
 FOREIGN_SHARD = 1
 FIRST_PLAIN = 200
@@ -415,17 +415,17 @@ def payloads_of(batch: list[Entry]) -> list[Payload]:
 
 TestAnyUse = Use.TestCase
 TestAnyUse.pytestmark = [pytest.mark.timeout(900)]  # type: ignore[attr-defined]  # to make a failure small takes long
-TestAnyUse.settings = settings(max_examples=30, stateful_step_count=12)
+TestAnyUse.settings = settings(max_examples=20, stateful_step_count=12)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_life_with_many_merges_of_the_index_leaves_the_same(seed: int) -> None:
     source, use = random.Random(seed), Use()
     use.begin([Flag.DEBITS_WITHIN_CREDITS, Flag(0), Flag(0), Flag(0)])
-    for _ in range(25):
+    for _ in range(12):
         use.cover(source.randrange(7))
         use.append_many(source.getrandbits(32), 12)
         use.clock(source.choice([1, NS_PER_S // 2, 2 * NS_PER_S, -NS_PER_S]))
         source.choice([use.expire, use.reopen, lambda: use.prove(source.getrandbits(16))])()
-    assert {run.level for run in use.shard._memory.index.runs.families[Family.ID]} >= {1, 2}, seed
+    assert max(run.level for run in use.shard._memory.index.runs.families[Family.ID]) >= 2, seed
     use.teardown()

@@ -13,7 +13,7 @@ from whole_log import LOG, Ledger, plain
 from ledger.entry import ENTRY_BYTES, Entry, Flag, Kind, encode, from_bytes, owner_of
 from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LedgerError
 from ledger.log import open_keys, shard_path
-from ledger.newest import has_value, parent_value
+from ledger.newest import Newest, has_value, parent_value
 from ledger.queries import (
     Change,
     assets_of,
@@ -165,6 +165,17 @@ def test_half_a_hash_is_refused_and_said_to_be_half(ledger: Ledger) -> None:
         by_content(ledger.readers[0], bytes(16))
 
 
+def test_what_has_the_key_of_a_value_but_not_the_value_is_passed_over(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.record(0, *(asset(100 + number, ALICE if number in (0, 4, 5, 9) else BOB) for number in range(12)))
+    monkeypatch.setattr(Newest, "find", lambda self, family, value, begin, end: list(range(begin, end)))
+    first = by_owner(ledger.readers[0], id_of(ALICE), limit=2)
+    assert ([found.index for found in first.found], first.next_begin) == ([0, 4], 5)
+    second = by_owner(ledger.readers[0], id_of(ALICE), begin=5)
+    assert ([found.index for found in second.found], second.next_begin) == ([5, 9], None)
+
+
 # ---- reading beside the writer
 
 
@@ -194,23 +205,25 @@ def test_a_reader_does_not_wait_for_an_append_that_is_under_way(tmp_path: Path) 
 
 def test_threads_that_read_while_one_appends_find_all_that_was_acknowledged(tmp_path: Path) -> None:
     opened = Ledger(tmp_path, 1, Publishing(num_entries=10**6))
-    reader, faults, is_over = opened.readers[0], [], threading.Event()
+    reader, is_over = opened.readers[0], threading.Event()
+    faults: list[object] = []
     num_acknowledged = [0]
 
     def read() -> None:
         rng = np.random.default_rng(threading.get_ident())
         while not is_over.is_set():
-            limit = num_acknowledged[0]
-            if limit:
-                number = int(rng.integers(limit))
-                found = reader.by_id(value(number, "id"))
-                if found is None or found.index != number:
-                    faults.append((number, found))
+            number = int(rng.integers(num_acknowledged[0])) if num_acknowledged[0] else None
+            try:
+                if number is not None and reader.index_of(value(number, "id")) != number:
+                    faults.append(number)
+            except LedgerError as error:
+                faults.append(error)
+                return
 
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for first in range(0, 30 * BATCH, BATCH):  # the tables are flushed twice, so manifests change under the readers
+    for first in range(0, 40 * BATCH, BATCH):  # the tables are flushed twice, so manifests change under the readers
         opened.shards[0].append(plain(BATCH, first))
         num_acknowledged[0] = first + BATCH
     is_over.set()
