@@ -30,7 +30,7 @@ from typing import Any
 import lmdb
 
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
-from ledger.files import hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
+from ledger.files import FULL_ERRNOS, hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
 MAP_BYTES_DEFAULT = 1 << 40
 """Address space, not disk: the file is as large as what was written."""
@@ -261,6 +261,7 @@ class Store:
         try:
             with _named_errors(self.path), self._environment.begin(write=True, buffers=True) as transaction:
                 yield Batch(transaction, self._tables)
+            _complete(self._environment, self.path)
         except LedgerFull:
             with self.read():  # LMDB refuses this after a failure that may have reached the disk
                 pass
@@ -288,14 +289,17 @@ def unpack_index(data: bytes | memoryview) -> int:
 def _tables(environment: Any, path: Path, *, make: bool) -> dict[str, Any]:
     """The tables of an environment; if it is new, they are made, in one transaction, so that there are never some.
 
-    Nothing is written into an environment with other tables, nor is a page touched of a file that was cut off: to read
-    beyond the end of a mapped file kills the process (SIGBUS).
+    Nothing is written into an environment with other tables.
     """
     try:
-        num_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        file_bytes = (path / DATA_FILE).stat().st_size
-        if file_bytes < num_bytes:
-            raise _corrupt(f"the file was cut off: {file_bytes} of {num_bytes} bytes", str(path / DATA_FILE))
+        if make:
+            _complete(environment, path)
+        elif (num_bytes := _missing_bytes(environment, path)) > 0:
+            raise LedgerCorrupt(
+                f"the file ends {num_bytes} bytes before its last page",
+                where=str(path / DATA_FILE),
+                fix="It was cut off: restore it from a copy; or let its owner open it, if that died at a bad moment.",
+            )
         with environment.begin() as transaction:
             names = sorted(transaction.cursor().iternext(values=False))
         if not names and make:
@@ -311,6 +315,32 @@ def _tables(environment: Any, path: Path, *, make: bool) -> dict[str, Any]:
     except BaseException:
         environment.close()
         raise
+
+
+def _missing_bytes(environment: Any, path: Path) -> int:
+    """How far the file ends before the last page that the environment knows."""
+    num_bytes: int = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return num_bytes - (path / DATA_FILE).stat().st_size
+
+
+def _complete(environment: Any, path: Path) -> None:
+    """Let the file reach to the last page that the environment knows.
+
+    LMDB does not write pages at its end that one transaction took and freed. To read beyond the end of a mapped file
+    kills the process (SIGBUS), so for everybody else a file that ends too early is one that was cut off. If it was, it
+    has holes now: what belongs there is found missing when it is read.
+    """
+    if _missing_bytes(environment, path) <= 0:
+        return
+    descriptor = os.open(path / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        page_bytes = environment.stat()["psize"]
+        os.posix_fallocate(descriptor, environment.info()["last_pgno"] * page_bytes, page_bytes)
+    except OSError as error:
+        if error.errno not in FULL_ERRNOS:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

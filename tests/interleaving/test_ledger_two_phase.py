@@ -30,9 +30,9 @@ from ledger.exchange import Exchange
 from ledger.legs import answers
 from ledger.result import Result
 
-EXCHANGE = agreed(royalties=[])
-PAYING = 0
-SHARDS = (PAYING, HOME)
+EXCHANGE = agreed()
+PAYING, ROYAL = 0, 2
+SHARDS = (PAYING, HOME, ROYAL)
 FREE, HELD, POSTED, VOIDED = "free", "held", "posted", "voided"
 STATES_MAX = 200_000
 """Far more than there are; a protocol that never settles would have no end."""
@@ -61,11 +61,22 @@ def asked(shard: Legs, stage: Stage) -> tuple[Legs, Result]:
     return shard, Result.EXISTS if shard.legs == end else Result.EXISTS_WITH_DIFFERENT_FLAGS
 
 
+class Working(NamedTuple):
+    """A coordinator at work: its progress without what is the same for all, and without the reason of a refusal."""
+
+    stage: Stage
+    waiting: frozenset[int]
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(EXCHANGE, self.stage, self.waiting)
+
+
 class State(NamedTuple):
     """Everything: shards by place in `SHARDS`, coordinators (None: not yet at work), and all that was ever sent."""
 
     shards: tuple[Legs, ...]
-    coordinators: tuple[Progress | None, ...]
+    coordinators: tuple[Working | None, ...]
     requests: frozenset[tuple[int, Stage]] = frozenset()
     answers: frozenset[tuple[int, Stage, Result]] = frozenset()
 
@@ -84,40 +95,44 @@ class Broken(AssertionError):
 
 def with_coordinator(state: State, number: int, progress: Progress) -> State:
     """The coordinator goes on, and sends what it has to."""
-    coordinators = (*state.coordinators[:number], progress, *state.coordinators[number + 1 :])
+    working = Working(progress.stage, progress.waiting)
+    coordinators = (*state.coordinators[:number], working, *state.coordinators[number + 1 :])
     sent = {(request.shard, request.stage) for request in decision.requests(progress)}
     return state._replace(coordinators=coordinators, requests=state.requests | sent)
 
 
 def next_states(state: State, protocol: Coordinators) -> Iterator[State]:
     """Every single thing that can happen."""
-    for number, progress in enumerate(state.coordinators):
-        if progress is None:
+    for number, working in enumerate(state.coordinators):
+        if working is None:
             yield with_coordinator(state, number, protocol.starts[number](EXCHANGE))
             continue
-        yield with_coordinator(state, number, protocol.give_up(progress))
+        yield with_coordinator(state, number, protocol.give_up(working.progress))
         for shard, stage, result in state.answers:
-            answer = Answer(EXCHANGE.digest, shard, stage, result)
-            yield with_coordinator(state, number, protocol.after(progress, answer))
+            if stage == working.stage:
+                answer = Answer(EXCHANGE.digest, shard, stage, result)
+                yield with_coordinator(state, number, protocol.after(working.progress, answer))
     for number, stage in state.requests:
         place = SHARDS.index(number)
         shard, result = asked(state.shards[place], stage)
         shards = (*state.shards[:place], shard, *state.shards[place + 1 :])
-        yield state._replace(shards=shards, answers=state.answers | {(number, stage, result)})
-        if stage == Stage.PREPARE and state.shards[place].legs == FREE:
+        said = Result.OK if result == Result.EXISTS else result  # nobody tells these two apart
+        yield state._replace(shards=shards, answers=state.answers | {(number, stage, said)})
+        if stage == Stage.PREPARE and number == PAYING and shard.legs == HELD != state.shards[place].legs:
             refusal = (number, stage, Result.EXCEEDS_CREDITS)
             yield state._replace(answers=state.answers | {refusal})
 
 
 def check(state: State) -> None:
+    """No shard has posted or voided against the decision, or before it, and no client is told otherwise."""
     decided = state.shards[SHARDS.index(HOME)].decided
     legs = {shard.legs for shard in state.shards}
     if POSTED in legs and (decided != Stage.COMMIT or not legs <= {POSTED, HELD}):
         raise Broken(f"posted, though {decided} is decided and the shards are {legs}")
     if VOIDED in legs and decided != Stage.ABORT:
         raise Broken(f"voided, though {decided} is decided")
-    for progress in state.coordinators:
-        told = progress.is_committed if progress is not None else None
+    for working in state.coordinators:
+        told = working.progress.is_committed if working is not None else None
         if told is not None and told != (decided == Stage.COMMIT):
             raise Broken(f"a client is told {told}, though {decided} is decided")
 
@@ -160,7 +175,7 @@ def test_in_no_order_of_events_is_an_exchange_settled_by_halves(second: Callable
     ends = {tuple(shard.legs for shard in state.shards) for state in seen}
     assert {(POSTED, POSTED), (VOIDED, VOIDED), (FREE, VOIDED), (VOIDED, FREE), (HELD, POSTED), (HELD, VOIDED)} <= ends
     assert (POSTED, VOIDED) not in ends
-    told = {progress.is_committed for state in seen for progress in state.coordinators if progress is not None}
+    told = {working.progress.is_committed for state in seen for working in state.coordinators if working is not None}
     assert told == {None, True, False}
 
 
