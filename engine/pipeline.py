@@ -2,7 +2,8 @@
 Serve handles, and in a simulation on a virtual clock.
 
 A rejected draft is written anew as its policy says: first freely with a new seed, then within a grammar built from the
-brief, and after the last try the request is refused with every reason.
+brief, and after the last try the request is refused with every reason. Where time is short the free retries are left
+out: a draft within the grammar is nearly always accepted.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from engine.tiers import TERMS, Tier
 from gate.policy import Policy
 from gate.verdict import Case, Verdict
 
+TIMES_LEFT_MIN = 3.0  # of the slowest try so far: a free retry, and the constrained one, which is longer, after it
 NOT_DRAFTED = ("grammar", "generator")  # the checks of reasons for which there is no draft
 
 Generate = Callable[[Attempt, int], Awaitable[Draft]]
@@ -119,14 +121,19 @@ class Pipeline:
         policy = self.policies[request.brief.policy]
         source = await self.source(request)
         reasons: list[Reason] = []
-        num_tokens = 0
+        num_tries, num_tokens, slowest_ms = 0, 0, 0
         for plan in retry_plan(policy):
+            begun_ms = self.now_ms()
+            is_short = request.deadline_ms - begun_ms < TIMES_LEFT_MIN * slowest_ms
+            if is_short and not plan.constrained and can_constrain(request.brief, policy):
+                continue
             try:
                 attempt = attempt_of(request.asset_id, request.brief, request.tier, policy, self.sampling, plan, source)
             except GrammarImpossible as error:
                 reasons.append(Reason(plan.number, "grammar", error.body.what))
                 break
             draft = await self.generate(attempt, request.deadline_ms)
+            num_tries += 1
             num_tokens += draft.num_tokens
             if draft.error is not None:
                 if draft.error.code != InvalidRequest.code or not reasons:
@@ -141,7 +148,8 @@ class Pipeline:
                     fix="Start the engine anew after editing a policy.",
                 )
             if verdict.accepted:
-                return self.commit(request, policy, plan, draft, num_tokens, reasons, source)
+                return self.commit(request, policy, plan, draft, num_tries, num_tokens, reasons, source)
+            slowest_ms = max(slowest_ms, self.now_ms() - begun_ms)
             reasons += [Reason(plan.number, finding.check, finding.detail) for finding in verdict.findings]
         raise refusal(reasons)
 
@@ -151,6 +159,7 @@ class Pipeline:
         policy: Policy,
         plan: Try,
         draft: Draft,
+        num_tries: int,
         num_tokens: int,
         reasons: list[Reason],
         source: Asset | None,
@@ -167,7 +176,7 @@ class Pipeline:
             model=draft.model,
             policy_name=policy.name,
             policy=msgspec.json.encode(policy, order="sorted"),
-            num_attempts=plan.number + 1,
+            num_attempts=num_tries,
             num_tokens=num_tokens,
             constrained=plan.constrained,
             latency_ms=self.now_ms() - request.created_ms,
@@ -220,6 +229,16 @@ def attempt_of(
         priority=TERMS[tier].priority,
         grammar=copy_grammar(brief.facts, policy) if plan.constrained else None,
     )
+
+
+def can_constrain(brief: Brief, policy: Policy) -> bool:
+    """Whether the plan ends with a try within a grammar."""
+    if not policy.retries.constrained:
+        return False
+    with contextlib.suppress(GrammarImpossible):
+        copy_grammar(brief.facts, policy)
+        return True
+    return False
 
 
 def case_of(request: AssetRequest, policy: Policy, draft: Draft) -> Case:
