@@ -2,8 +2,8 @@
 Serve handles, and in a simulation on a virtual clock.
 
 A rejected draft is written anew as its policy says: first freely with a new seed, then within a grammar built from the
-brief, and after the last try the request is refused with every reason. Where time is short the free retries are left
-out: a draft within the grammar is nearly always accepted.
+brief, and after the last try the request is refused with every reason. Where time is short the grammar comes first: a
+draft within it is nearly always accepted.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from engine.tiers import TERMS, Tier
 from gate.policy import Policy
 from gate.verdict import Case, Verdict
 
-TIMES_LEFT_MIN = 3.0  # of the slowest try so far: a free retry, and the constrained one, which is longer, after it
+TIMES_LEFT_MIN = 3.0  # of the slowest try so far: for a free retry, and for the constrained one, which is longer
 NOT_DRAFTED = ("grammar", "generator")  # the checks of reasons for which there is no draft
 
 Generate = Callable[[Attempt, int], Awaitable[Draft]]
@@ -121,17 +121,19 @@ class Pipeline:
         policy = self.policies[request.brief.policy]
         source = await self.source(request)
         reasons: list[Reason] = []
+        left = list(retry_plan(policy))
         num_tries, num_tokens, slowest_ms = 0, 0, 0
-        for plan in retry_plan(policy):
+        while left:
             begun_ms = self.now_ms()
-            is_short = request.deadline_ms - begun_ms < TIMES_LEFT_MIN * slowest_ms
-            if is_short and not plan.constrained and can_constrain(request.brief, policy):
-                continue
+            if request.deadline_ms - begun_ms < TIMES_LEFT_MIN * slowest_ms:
+                left.sort(key=lambda plan: not plan.constrained)
+            plan = left.pop(0)
             try:
                 attempt = attempt_of(request.asset_id, request.brief, request.tier, policy, self.sampling, plan, source)
             except GrammarImpossible as error:
                 reasons.append(Reason(plan.number, "grammar", error.body.what))
-                break
+                left = free_ones(left)
+                continue
             draft = await self.generate(attempt, request.deadline_ms)
             num_tries += 1
             num_tokens += draft.num_tokens
@@ -139,7 +141,8 @@ class Pipeline:
                 if draft.error.code != InvalidRequest.code or not reasons:
                     raise rebuild(draft.error)
                 reasons.append(Reason(plan.number, "generator", draft.error.what))
-                break  # earlier tries fitted and were judged; this one, which may be longer, does not fit
+                left = free_ones(left)  # earlier tries fitted and were judged; this one, which is longer, does not fit
+                continue
             verdict = await self.stages.assess(case_of(request, policy, draft))
             if verdict.policy_hash != policy.hash:
                 raise Unavailable(
@@ -231,14 +234,9 @@ def attempt_of(
     )
 
 
-def can_constrain(brief: Brief, policy: Policy) -> bool:
-    """Whether the plan ends with a try within a grammar."""
-    if not policy.retries.constrained:
-        return False
-    with contextlib.suppress(GrammarImpossible):
-        copy_grammar(brief.facts, policy)
-        return True
-    return False
+def free_ones(plans: list[Try]) -> list[Try]:
+    """What is left where no constrained try can be made."""
+    return [plan for plan in plans if not plan.constrained]
 
 
 def case_of(request: AssetRequest, policy: Policy, draft: Draft) -> Case:

@@ -124,7 +124,7 @@ class SlowPool:
 @pytest.mark.parametrize(
     ("draft_s", "numbers"),
     [(29, [0, 1, 3]), (31, [0, 3]), (20, [0, 1, 2, 3])],
-    ids=["one free retry left out", "both left out", "none left out"],
+    ids=["before the last free retry", "before both", "in its turn"],
 )
 async def test_where_time_is_short_the_next_try_is_the_constrained_one(
     stages: LocalStages, draft_s: int, numbers: list[int]
@@ -136,10 +136,20 @@ async def test_where_time_is_short_the_next_try_is_the_constrained_one(
     assert (asset.num_attempts, asset.constrained) == (len(numbers), True)
 
 
+async def test_where_time_is_short_and_the_constrained_draft_is_rejected_the_free_retries_follow(
+    stages: LocalStages,
+) -> None:
+    script = Script(FALSE_COPY, FALSE_COPY, TRUE_COPY)
+    pool = SlowPool(script, 31_000)
+    asset = await pool.pipeline(stages).mint(request(deadline_ms=NOW_MS + 120_000))
+    assert [tried.attempt_id for tried in script.attempts] == [f"{asset.asset_id}/{number}" for number in (0, 3, 1)]
+    assert (asset.num_attempts, asset.constrained) == (3, False)
+
+
 async def test_where_time_is_short_and_no_grammar_can_help_the_free_retries_are_made(stages: LocalStages) -> None:
     script = Script("This cheap thing is here for you and it is as good as ever. Put it on today.")
     pool = SlowPool(script, 39_000)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="all 3 drafts"):
         await pool.pipeline(stages).mint(request(facts={"article": "cheap thing"}, deadline_ms=NOW_MS + 120_000))
     assert len(script.attempts) == 3
 
