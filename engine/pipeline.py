@@ -2,7 +2,8 @@
 Serve handles, and in a simulation on a virtual clock.
 
 A rejected draft is written anew as its policy says: first freely with a new seed, then within a grammar built from the
-brief, and after the last try the request is refused with every reason.
+brief, and after the last try the request is refused with every reason. Where time is short the grammar comes first: a
+draft within it is nearly always accepted.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from engine.tiers import TERMS, Tier
 from gate.policy import Policy
 from gate.verdict import Case, Verdict
 
+TIMES_LEFT_MIN = 3.0  # of the slowest try so far: for a free retry, and for the constrained one, which is longer
 NOT_DRAFTED = ("grammar", "generator")  # the checks of reasons for which there is no draft
 
 Generate = Callable[[Attempt, int], Awaitable[Draft]]
@@ -119,20 +121,28 @@ class Pipeline:
         policy = self.policies[request.brief.policy]
         source = await self.source(request)
         reasons: list[Reason] = []
-        num_tokens = 0
-        for plan in retry_plan(policy):
+        left = list(retry_plan(policy))
+        num_tries, num_tokens, slowest_ms = 0, 0, 0
+        while left:
+            begun_ms = self.now_ms()
+            if request.deadline_ms - begun_ms < TIMES_LEFT_MIN * slowest_ms:
+                left.sort(key=lambda plan: not plan.constrained)
+            plan = left.pop(0)
             try:
                 attempt = attempt_of(request.asset_id, request.brief, request.tier, policy, self.sampling, plan, source)
             except GrammarImpossible as error:
                 reasons.append(Reason(plan.number, "grammar", error.body.what))
-                break
+                left = free_ones(left)
+                continue
             draft = await self.generate(attempt, request.deadline_ms)
+            num_tries += 1
             num_tokens += draft.num_tokens
             if draft.error is not None:
                 if draft.error.code != InvalidRequest.code or not reasons:
                     raise rebuild(draft.error)
                 reasons.append(Reason(plan.number, "generator", draft.error.what))
-                break  # earlier tries fitted and were judged; this one, which may be longer, does not fit
+                left = free_ones(left)  # earlier tries fitted and were judged; this one, which is longer, does not fit
+                continue
             verdict = await self.stages.assess(case_of(request, policy, draft))
             if verdict.policy_hash != policy.hash:
                 raise Unavailable(
@@ -141,7 +151,8 @@ class Pipeline:
                     fix="Start the engine anew after editing a policy.",
                 )
             if verdict.accepted:
-                return self.commit(request, policy, plan, draft, num_tokens, reasons, source)
+                return self.commit(request, policy, plan, draft, num_tries, num_tokens, reasons, source)
+            slowest_ms = max(slowest_ms, self.now_ms() - begun_ms)
             reasons += [Reason(plan.number, finding.check, finding.detail) for finding in verdict.findings]
         raise refusal(reasons)
 
@@ -151,6 +162,7 @@ class Pipeline:
         policy: Policy,
         plan: Try,
         draft: Draft,
+        num_tries: int,
         num_tokens: int,
         reasons: list[Reason],
         source: Asset | None,
@@ -167,7 +179,7 @@ class Pipeline:
             model=draft.model,
             policy_name=policy.name,
             policy=msgspec.json.encode(policy, order="sorted"),
-            num_attempts=plan.number + 1,
+            num_attempts=num_tries,
             num_tokens=num_tokens,
             constrained=plan.constrained,
             latency_ms=self.now_ms() - request.created_ms,
@@ -220,6 +232,11 @@ def attempt_of(
         priority=TERMS[tier].priority,
         grammar=copy_grammar(brief.facts, policy) if plan.constrained else None,
     )
+
+
+def free_ones(plans: list[Try]) -> list[Try]:
+    """What is left where no constrained try can be made."""
+    return [plan for plan in plans if not plan.constrained]
 
 
 def case_of(request: AssetRequest, policy: Policy, draft: Draft) -> Case:

@@ -60,7 +60,8 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Asset(msgspec.Struct, frozen=True):
-    """A released asset. `content_hash` is the SHA-256 (hex) of the UTF-8 content, as in its ledger entry."""
+    """A released asset. `content_hash` is the SHA-256 (hex) of the UTF-8 content, as in its ledger entry;
+    `num_attempts` is how many drafts were made, the released one among them."""
 
     asset_id: str
     content: str

@@ -31,7 +31,8 @@ def keep_nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
         left = logits if len(rows) == len(logits) else logits[rows]
         best = left.topk(width).values if width < size else left.sort(descending=True).values
         probs = (best - total[rows]).exp()
-        num_kept = (probs.cumsum(dim=-1) - probs < top_p).sum(dim=-1, keepdim=True)
+        # At least one: a row without a finite logit has no nucleus, and is left as it is.
+        num_kept = (probs.cumsum(dim=-1) - probs < top_p).sum(dim=-1, keepdim=True).clamp_(min=1)
         ends = (num_kept < width).squeeze(-1) | (width == size)
         last[rows[ends]] = best[ends].gather(-1, num_kept[ends] - 1)
         rows = rows[~ends]

@@ -29,7 +29,8 @@ BATCHED_TOKENS_MAX = 2048  # of prompts prefilled in one step; more would hold u
 
 
 def engine_args(model: Path, text: TextConfig) -> EngineArgs:
-    """vLLM's arguments for a model directory; the benchmark gives the same ones to bare `vllm.LLM`."""
+    """vLLM's arguments for a model directory; the benchmark gives the same ones to bare `vllm.LLM`. On a CPU the
+    generator adds its own top-p."""
     return EngineArgs(
         model=str(model),
         dtype=text.resolved_dtype,
@@ -50,7 +51,8 @@ def engine_args(model: Path, text: TextConfig) -> EngineArgs:
 
 
 def sampling_params(attempt: Attempt) -> SamplingParams:
-    """vLLM's parameters for an attempt; the benchmark gives the same ones to bare `vllm.LLM`."""
+    """vLLM's parameters for an attempt; the benchmark gives the same ones to bare `vllm.LLM`. Where top-p is our own,
+    the generator sets vLLM's to 1."""
     return SamplingParams(
         max_tokens=attempt.tokens_max,
         temperature=attempt.temperature,

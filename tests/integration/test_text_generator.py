@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from briefs import policies, request
 from contract_generator import RULES, OpenGenerator, an_attempt, drain
+from msgspec import structs
 
 from engine.catalogue import brief_facts, load
 from engine.config import CONFIGS, Config, TextConfig
 from engine.embedded import open_text_generator
 from engine.errors import InvalidRequest
+from engine.generators import text
 from engine.generators.contract import Attempt, Generator
 from engine.generators.runtime import text_environment
 from engine.pipeline import Sampling, Try, attempt_of, case_of
@@ -62,6 +64,18 @@ def test_another_seed_writes_another_text(generator: Generator) -> None:
     assert one
     assert other
     assert one != other
+
+
+def test_a_nucleus_of_one_token_leaves_nothing_to_the_seed(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(seed: int) -> str:
+        attempt = an_attempt(tokens_max=24)
+        return texts_of(generator, [structs.replace(attempt, seed=seed, temperature=1.5)])[attempt.attempt_id]
+
+    assert written(1) != written(2)
+    monkeypatch.setattr(text, "TOP_P", 1e-6)
+    assert written(1) == written(2) != ""
 
 
 def test_drafts_within_their_briefs_grammar_pass_the_gate(generator: Generator) -> None:

@@ -55,4 +55,15 @@ def test_a_row_has_the_same_nucleus_alone_and_in_any_batch(
 def test_a_token_that_a_grammar_forbids_is_never_brought_back(num_forbidden: int, top_p: float) -> None:
     logits = torch.zeros(1, 40)
     logits[0, :num_forbidden] = -torch.inf
-    assert (keep_nucleus(logits, top_p)[0, :num_forbidden] == -torch.inf).all()
+    kept = keep_nucleus(logits, top_p)[0]
+    assert (kept[:num_forbidden] == -torch.inf).all()
+    assert (kept[num_forbidden:] == 0).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_without_a_nucleus_harms_no_other_row(value: float) -> None:
+    logits = torch.tensor([[0.0, 9.0, 1.0, 2.0], [value] * 4, [3.0, 1.0, 8.0, 0.0]])
+    kept = keep_nucleus(logits.clone(), 0.5)
+    assert [row.argmax().item() for row in (kept[0], kept[2])] == [1, 2]
+    assert (kept[[0, 2]] > -torch.inf).sum().item() == 2
+    assert torch.equal(kept[1].isnan(), logits[1].isnan())

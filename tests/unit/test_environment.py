@@ -10,6 +10,7 @@ import pytest
 from actors.hop import BATCH_BYTES_MAX
 
 ROOT = Path(__file__).parents[2]
+BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 PROGRAM = "import actors.environment, os; print(os.environ['{name}'])"
 
 
@@ -36,8 +37,22 @@ def test_a_message_between_actors_may_be_larger_than_any_batch() -> None:
     assert bytes_max >= 4 * BATCH_BYTES_MAX
 
 
-def test_haproxy_is_started_without_splicing() -> None:
-    told = "import actors.environment, os, subprocess; subprocess.run([os.environ['{name}'], '-v'], check=True)"
-    assert "HAProxy version" in imported("RAY_SERVE_HAPROXY_BINARY_PATH", told).stdout
-    shown = "import actors.environment, os; print(open(os.environ['{name}']).read())"
-    assert ' -dS "$@"' in imported("RAY_SERVE_HAPROXY_BINARY_PATH", shown).stdout
+RUN = "import actors.environment, os, subprocess; subprocess.run([os.environ['{name}'], '-v'], check=True)"
+
+
+@pytest.mark.parametrize("environment", [{}, {BINARY_VARIABLE: ""}], ids=["unset", "empty"])
+def test_the_haproxy_that_comes_with_serve_runs_unless_another_is_named(environment: dict[str, str]) -> None:
+    assert "HAProxy version" in imported(BINARY_VARIABLE, RUN, **environment).stdout
+
+
+def test_a_haproxy_that_the_user_names_is_run_without_splicing(tmp_path: Path) -> None:
+    haproxy = tmp_path / "own haproxy"
+    haproxy.write_text('#!/bin/sh\necho "own" "$@"\n')
+    haproxy.chmod(0o700)
+    assert imported(BINARY_VARIABLE, RUN, **{BINARY_VARIABLE: str(haproxy)}).stdout == "own -dS -v\n"
+
+
+def test_a_haproxy_that_is_not_there_is_a_named_error() -> None:
+    done = imported(BINARY_VARIABLE, **{BINARY_VARIABLE: "/nowhere/haproxy"})
+    assert done.returncode != 0
+    assert f"StartFailed: start_failed at {BINARY_VARIABLE}: " in done.stderr

@@ -105,6 +105,55 @@ async def test_a_brief_that_no_text_can_keep_is_refused_without_a_constrained_tr
     assert (last.attempt, last.check) == (3, "grammar")  # type: ignore[attr-defined]
 
 
+class SlowPool:
+    """A pool of one place whose every draft takes `draft_ms` of a clock of its own."""
+
+    def __init__(self, script: Script, draft_ms: int) -> None:
+        self.generate_one = one_at_a_time(FakeGenerator(writer=script))
+        self.draft_ms = draft_ms
+        self.now_ms = NOW_MS
+
+    async def generate(self, attempt: Attempt, deadline_ms: int) -> Draft:
+        self.now_ms += self.draft_ms
+        return await self.generate_one(attempt, deadline_ms)
+
+    def pipeline(self, stages: Stages) -> Pipeline:
+        return Pipeline(self.generate, stages, policies(), SAMPLING, lambda: self.now_ms)
+
+
+@pytest.mark.parametrize(
+    ("draft_s", "numbers"),
+    [(29, [0, 1, 3]), (31, [0, 3]), (20, [0, 1, 2, 3])],
+    ids=["before the last free retry", "before both", "in its turn"],
+)
+async def test_where_time_is_short_the_next_try_is_the_constrained_one(
+    stages: LocalStages, draft_s: int, numbers: list[int]
+) -> None:
+    script = Script(*[FALSE_COPY] * (len(numbers) - 1), TRUE_COPY)
+    pool = SlowPool(script, draft_s * 1000)
+    asset = await pool.pipeline(stages).mint(request(deadline_ms=NOW_MS + 120_000))
+    assert [tried.attempt_id for tried in script.attempts] == [f"{asset.asset_id}/{number}" for number in numbers]
+    assert (asset.num_attempts, asset.constrained) == (len(numbers), True)
+
+
+async def test_where_time_is_short_and_the_constrained_draft_is_rejected_the_free_retries_follow(
+    stages: LocalStages,
+) -> None:
+    script = Script(FALSE_COPY, FALSE_COPY, TRUE_COPY)
+    pool = SlowPool(script, 31_000)
+    asset = await pool.pipeline(stages).mint(request(deadline_ms=NOW_MS + 120_000))
+    assert [tried.attempt_id for tried in script.attempts] == [f"{asset.asset_id}/{number}" for number in (0, 3, 1)]
+    assert (asset.num_attempts, asset.constrained) == (3, False)
+
+
+async def test_where_time_is_short_and_no_grammar_can_help_the_free_retries_are_made(stages: LocalStages) -> None:
+    script = Script("This cheap thing is here for you and it is as good as ever. Put it on today.")
+    pool = SlowPool(script, 39_000)
+    with pytest.raises(Refused, match="all 3 drafts"):
+        await pool.pipeline(stages).mint(request(facts={"article": "cheap thing"}, deadline_ms=NOW_MS + 120_000))
+    assert len(script.attempts) == 3
+
+
 async def test_a_draft_that_was_cut_off_is_rejected(stages: LocalStages) -> None:
     script = Script(f"{TRUE_COPY} {'And so it goes on. ' * 30}", TRUE_COPY)
     asset = await pipeline(script, stages).mint(request())
