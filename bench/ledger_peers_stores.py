@@ -4,6 +4,7 @@ None of them settles: they have no notion of a balance, and one written on top w
 """
 
 import importlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,10 +33,14 @@ class RawLmdb:
         self._size = 0
 
     def append(self, rows: Rows) -> None:
+        self.put(entries_of(rows))
+
+    def put(self, values: Sequence[bytes]) -> None:
+        """`append` of what is in pieces already."""
         with self._env.begin(write=True) as txn:
-            keys = index_keys(self._size, len(rows))
-            txn.cursor().putmulti(zip(keys, entries_of(rows), strict=True), append=True)
-        self._size += len(rows)
+            keys = index_keys(self._size, len(values))
+            txn.cursor().putmulti(zip(keys, values, strict=True), append=True)
+        self._size += len(values)
 
     def bytes_on_disk(self) -> int:
         return lmdb_bytes(self._env)

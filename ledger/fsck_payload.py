@@ -95,7 +95,7 @@ class Payloads:
         """
         missing = np.concatenate([np.empty((0, 2), np.uint64), *self._missing])
         missing = missing[~np.isin(missing[:, 0], erased)]
-        if False:
+        if len(missing) and newest_size > size:
             missing = self._not_erased_since(missing, size, newest_size)
         for index, bits in missing[: PROBLEMS_MAX + 1].tolist():
             for name, _, bit in _TABLES.values():

@@ -39,7 +39,6 @@ from ledger.fsck_settlement import Settlement, StoredBook, stored_book
 from ledger.fsck_tree import Trees
 from ledger.fsck_walk import Walk
 from ledger.head import Head
-from ledger.index import BATCH_ENTRIES_MAX
 from ledger.log import shard_of_origin
 from ledger.note import Checkpoint, VerifierKey, open_checkpoint
 from ledger.store import Snapshot, Store
@@ -218,10 +217,10 @@ class ShardCheck:
             self._payloads.finish(erased, look.size, newest_size)
 
     def _check_last(self, look: _Look) -> None:
-        """No chain is left open, and the head's time is that of the last batch: its end may not have been recorded."""
+        """No chain is left open, and the head's time is that of the last entry."""
         self._forms.finish(look.size)
-        if look.head and not 0 <= look.head.time_ns - self._forms.last_ns < BATCH_ENTRIES_MAX:
-            self._tell("head", "its time is not that of the last batch")
+        if look.head and look.head.time_ns != self._forms.last_ns:
+            self._tell("head", "its time is not that of the last entry")
 
     def _check_end(self, look: _Look) -> int:
         """Nothing is stored beyond what the newest head covers; how many entries that is."""

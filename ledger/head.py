@@ -13,7 +13,8 @@ _HEAD = struct.Struct("<HQQ32s")
 
 
 class Head(msgspec.Struct, frozen=True):
-    """How far the shard has got; and the newest checkpoint that was stored, perhaps of fewer entries."""
+    """How far the shard has got: how many entries, the time of the last one (0 if there is none), and their root; and
+    the newest checkpoint that was stored, perhaps of fewer entries."""
 
     tree_size: int
     time_ns: int

@@ -264,6 +264,15 @@ def add_cosignatures(note: str, lines: str, keys: Sequence[WitnessKey]) -> str:
     return note + "".join(kept)
 
 
+def is_signed_with(note: str, key: VerifierKey) -> bool:
+    """Whether a note has a signature line of a key. Does not verify it.
+
+    Raises:
+        ReceiptInvalid: malformed.
+    """
+    return any(_known(_split_note(note)[1], [key]))
+
+
 def without_strangers(note: str, keys: Sequence[VerifierKey]) -> str:
     """The note with one signature line of each of these keys that has any, the last. Verifies none of them.
 

@@ -16,7 +16,8 @@ from ledger.files import create_once
 from ledger.head import Head
 from ledger.index import Index, Sizes
 from ledger.log import begun_path
-from ledger.note import Checkpoint, Signer, open_checkpoint
+from ledger.note import Checkpoint, Signer, is_signed_with, open_checkpoint
+from ledger.runs import BlobName
 from ledger.sequence import refill
 from ledger.store import Batch, Snapshot, Store
 from ledger.tail import SEED_BYTES
@@ -38,6 +39,9 @@ class Memory(msgspec.Struct):
     published_size: int
     published_ns: int
     book_size: int
+    orphans: tuple[BlobName, ...] = ()
+    """Segments of merges that did not get done: to be deleted with the next batch, which may write them again. Opening
+    itself writes nothing, so a shard that is full can be opened."""
 
 
 def begin_log(store: Store, signer: Signer) -> None:
@@ -78,14 +82,10 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES), sizes=sizes)
         if not 0 <= head.tree_size - index.runs.num_entries <= sizes.block_entries:
             raise _corrupt(f"it covers {index.runs.num_entries} of {head.tree_size} entries", "index")
-        orphans = index.runs.orphans(snapshot.segments())
+        orphans = tuple(index.runs.orphans(snapshot.segments()))
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
-        refill(index, snapshot, shard, head.tree_size, book)
-    if orphans:
-        with store.write() as batch:
-            for run, number in orphans:
-                batch.delete_segment(run, number)
-    return Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size)
+        refill(index, snapshot, head.tree_size)
+    return Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans)
 
 
 def hashes_of(snapshot: Snapshot) -> ReadHashes:
@@ -104,9 +104,16 @@ def _published(head: Head, signer: Signer) -> Checkpoint:
     if origin != signer.name:
         raise LogMismatch(f"the shard there is {origin[:80]!r}", where=signer.name, fix="Open it with its own signer.")
     try:
-        checkpoint = open_checkpoint(head.checkpoint, [signer.key])
+        is_own = is_signed_with(head.checkpoint, signer.key)
+        checkpoint = open_checkpoint(head.checkpoint, [signer.key]) if is_own else None
     except ReceiptInvalid as error:
         raise _corrupt(error.what, "head") from error
+    if checkpoint is None:
+        raise LogMismatch(
+            f"the shard there has a checkpoint of another key than {signer.key}",
+            where=signer.name,
+            fix="Open it with its own key; if this is it, run fsck on the shard and restore it from a copy.",
+        )
     if checkpoint.tree_size > head.tree_size:
         raise _corrupt("the checkpoint is of more entries than there are", "head")
     return checkpoint

@@ -230,7 +230,8 @@ class Shard:
             )
         memory = self._memory
         stamped = rows.view(ENTRY_DTYPE).reshape(len(rows))
-        begin_ns = max(self._now_ns(), memory.head.time_ns + 1)
+        now_ns = self._now_ns()
+        begin_ns = max(now_ns, memory.head.time_ns + 1)
         stamped["version"], stamped["shard"] = VERSION, self._shard
         stamped["time_ns"] = begin_ns + np.arange(len(rows), dtype=np.uint64)
         before = mark(memory.book.state)
@@ -242,8 +243,11 @@ class Shard:
                     return appended
                 edge, tree_rows = memory.edge.extended(leaf_hashes(recorded))
                 for row in tree_rows:
-                    batch.append_hashes(row.level, row.first, row.hashes.tobytes())
-                head, published_ns = self._published(edge, begin_ns + len(rows) - 1)
+                    batch.append_hashes(row.level, row.first, row.hashes.data)
+                is_due = self._is_due(edge.size, now_ns)
+                head = self._head(edge, int(recorded.view(ENTRY_DTYPE)["time_ns"][-1, 0]), is_due)
+                for run, number in memory.orphans:
+                    batch.delete_segment(run, number)
                 writes = memory.index.prepare(edge.size, batch.segment)
                 for (run, number), data in writes.puts:
                     batch.put_segment(run, number, data)
@@ -261,10 +265,8 @@ class Shard:
             raise
         memory.index.applied(writes)
         memory.book.commit()
-        published_size = edge.size if published_ns else memory.published_size
-        self._memory = Memory(
-            head, edge, memory.index, memory.book, published_size, published_ns or memory.published_ns, book_size
-        )
+        published = (edge.size, now_ns) if is_due else (memory.published_size, memory.published_ns)
+        self._memory = Memory(head, edge, memory.index, memory.book, *published, book_size)
         self._is_in_doubt = False
         assert edge.size == size + len(recorded)
         return appended
@@ -278,17 +280,18 @@ class Shard:
         sequencer = Sequencer(self._shard, size, self._covered, index, book, batch, may_expire=may_expire)
         results, indices = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.uint64)
         recorded = []
-        for begin, end in sequencer.parts(rows):
+        keys = sequencer.keys(rows)
+        for begin, end in sequencer.parts(rows, keys):
             first = sequencer.size
-            part = sequencer.sequence(rows[begin:end])
+            part = sequencer.sequence(rows[begin:end], keys[begin:end])
             results[begin:end], indices[begin:end] = part.results, part.indices
             if len(part.rows):
-                batch.append_entries(first, part.rows.tobytes())
+                batch.append_entries(first, part.rows.data)
                 recorded.append(part.rows)
         if payloads is not None:
             for place in np.flatnonzero(results == Result.OK).tolist():
                 batch.put_payload(int(indices[place]), payloads[place].content, payloads[place].meta)
-        all_recorded = np.concatenate(recorded) if recorded else np.empty((0, ENTRY_BYTES), np.uint8)
+        all_recorded = recorded[0] if len(recorded) == 1 else np.concatenate([rows[:0], *recorded])
         self._erase(batch, sequencer, all_recorded)
         return Appended(indices, results), all_recorded
 
@@ -300,16 +303,16 @@ class Shard:
                 if entry.id == subject:
                     batch.erase_payload(index)
 
-    def _published(self, edge: Edge, time_ns: int) -> tuple[Head, int]:
-        """Stage 3: the new head, with a new checkpoint if one is due, and when; else with the old one, and 0."""
-        memory, publishing = self._memory, self._publishing
-        is_due = (
-            edge.size - memory.published_size >= publishing.num_entries
-            or time_ns - memory.published_ns >= publishing.interval_ms * 1_000_000
-        )
+    def _is_due(self, size: int, now_ns: int) -> bool:
+        """Whether a checkpoint is to be signed: it also is if the clock went back, so that time cannot be told."""
+        since_ns = now_ns - self._memory.published_ns
+        is_late = not 0 <= since_ns < self._publishing.interval_ms * 1_000_000
+        return is_late or size - self._memory.published_size >= self._publishing.num_entries
+
+    def _head(self, edge: Edge, time_ns: int, is_due: bool) -> Head:
+        """Stage 3: the new head, with a new checkpoint if one is due, else with the old one."""
         root = edge.root()
-        note = self._sign(edge.size, root) if is_due else memory.head.checkpoint
-        return Head(edge.size, time_ns, root, note), time_ns if is_due else 0
+        return Head(edge.size, time_ns, root, self._sign(edge.size, root) if is_due else self._memory.head.checkpoint)
 
     def _stored_book(self, batch: Batch, size: int) -> int:
         """Store the balances if it is time; the tree size that they are stored at."""
