@@ -121,14 +121,14 @@ class Proves(Protocol):
 
 
 def entries(first_index: int, num: int) -> Rows:
-    """The `num` entries from `first_index` on. Batches of equal first index are equal, others share no id."""
+    """The `num` entries from `first_index` on; their contents are kept elsewhere. Batches of equal first index are
+    equal, others share no id."""
     random = np.random.default_rng([SEED, 0, first_index])
     rows = zeros(num)
     rows["kind"] = Kind.ASSET
     rows["time_ns"] = START_NS + first_index + np.arange(num)
     rows["amount"] = random.integers(1, AMOUNT_MAX, num)
-    rows["num_bytes"] = random.integers(1, 1 << 20, num)
-    for field in ("id", "owner", "content_hash", "meta_hash", "request_hash"):
+    for field in ("id", "owner", "content_hash", "request_hash"):
         width = rows.dtype[field].itemsize
         rows[field] = np.frombuffer(random.bytes(num * width), f"V{width}")
     return as_bytes(rows)

@@ -8,12 +8,13 @@ each other (cores, the disk) does.
 import multiprocessing
 import os
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.ledger_peers_stores import RawLmdb
 from bench.ledger_peers_work import APPEND_BATCH, Rows, entries, entries_of
@@ -129,11 +130,13 @@ def _work(folder: Path, number: int, pipe: Connection, barrier: Barrier) -> None
                 entries(done + begin, min(APPEND_BATCH, order.num_entries - begin))
                 for begin in range(0, order.num_entries, APPEND_BATCH)
             ]
-            values = {"ledger": batches, "lmdb": [entries_of(batch) for batch in batches] if "lmdb" in order.names else []}
+            values: dict[str, Sequence[Any]] = {"ledger": batches}
+            if "lmdb" in order.names:
+                values["lmdb"] = [entries_of(batch) for batch in batches]
             done += order.num_entries
             spans = {}
             for name in order.names:
-                append = ledger.append if name == "ledger" else raw.put
+                append: Callable[[Any], None] = ledger.append if name == "ledger" else raw.put
                 barrier.wait(WAIT_S_MAX)
                 start_s = time.monotonic()
                 for batch in values[name]:

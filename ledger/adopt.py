@@ -29,19 +29,26 @@ from ledger.errors import LedgerCorrupt, LogMismatch, UnknownOrigin, UnknownPare
 from ledger.files import create_once, hold_lock, make_directory, refusal_is_named, sync_directory
 from ledger.fsck import check_shard
 from ledger.growth import check_growth
-from ledger.log import KEY_FILE, VERIFIER_FILE, origin, read_key, read_verifier_keys, shard_of_origin, shard_path
+from ledger.log import (
+    ADOPTED_DIR,
+    KEY_FILE,
+    VERIFIER_FILE,
+    origin,
+    read_key,
+    read_verifier_keys,
+    shard_of_origin,
+    shard_path,
+)
 from ledger.note import KEY_BYTES, Checkpoint, Signer, VerifierKey, WitnessKey
-from ledger.peer import open_peer, peer_entries, peer_id
+from ledger.peer import ADOPTED, open_peer, peer_entries, peer_id
 from ledger.result import Result
 from ledger.shard import Shard
 from ledger.store import DATA_FILE
 from ledger.stored import StoredLog
 from ledger.witness import Witness, build_request
 
-ADOPTED_DIR = "adopted"
 MEMORY_DIR = "memory"
 INCOMING_DIR = "incoming"
-CONTEXT = b"adopted"
 BLOCK_ENTRIES = 65_536
 
 
@@ -161,7 +168,7 @@ class Adopter:
                 check_growth(latest, claim, proof)  # 5
             _keep(copy, shard_path(self._path, peer.shard))  # 6
             cosignature = self._witness.add_checkpoint(build_request(latest.tree_size, proof, peer.note), now_s)  # 7
-            answer = self._home.append(*peer_entries([peer], CONTEXT)).answer(0)  # 8
+            answer = self._home.append(*peer_entries([peer], ADOPTED)).answer(0)  # 8
             assert answer.result in (Result.OK, Result.EXISTS), answer
             self._home.cover(peer.shard, claim.tree_size)
             return Adoption(claim, answer.index, cosignature)
@@ -194,7 +201,7 @@ class Adopter:
 
     def _peer_index(self, checkpoint: Checkpoint) -> int | None:
         """Where the home has recorded a checkpoint; None if a crash came between promise and record."""
-        return self._home.find(peer_id(checkpoint, CONTEXT))
+        return self._home.find(peer_id(checkpoint, ADOPTED))
 
 
 def furthest_parents(log: StoredLog) -> dict[int, int]:

@@ -12,6 +12,9 @@ Tell = Callable[[str, str], None]
 Step = Callable[[int], None]
 """(entries): so many more are done."""
 
+At = Callable[[str], None]
+"""(what): this is read next. If that is the reader's death, it is known what killed it."""
+
 
 class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong, and where."""
@@ -53,6 +56,12 @@ class Findings:
             self.problems.append(Problem(where, what))
         else:
             self.truncated = True
+
+    def extend(self, others: "Findings") -> None:
+        """Add what somebody else has found."""
+        for problem in others.problems:
+            self.add(problem.where, problem.what)
+        self.truncated |= others.truncated
 
     def of(self, shard: str) -> Tell:
         """How the check of a shard tells its problems."""

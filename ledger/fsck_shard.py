@@ -13,7 +13,8 @@
 
 No snapshot is kept for longer than a block takes, although the owner may append all the while:
 - Entries and hashes are never changed, so blocks of them from many snapshots are those of one.
-- Head and stored balances are taken from one snapshot. They fix the sizes at which roots and balances are compared.
+- Head and stored balances are taken from one snapshot, that in which the last row of entries was counted. They fix
+  the sizes at which roots and balances are compared.
 - The index is replaced run by run, and read before the head: see `fsck_runs`.
 - Contents are only ever deleted, by an entry: what is missing is held against the newest entries, too.
 What was appended after the look at the head is left for the next check.
@@ -33,19 +34,22 @@ from ledger.fsck_form import Forms
 from ledger.fsck_index import Items
 from ledger.fsck_payload import Payloads
 from ledger.fsck_repeats import Repeats
-from ledger.fsck_report import Step, Tell
+from ledger.fsck_report import At, Step, Tell
 from ledger.fsck_runs import NO_INDEX, StoredIndex, read_index
 from ledger.fsck_settlement import Settlement, StoredBook, stored_book
 from ledger.fsck_tree import Trees
 from ledger.fsck_walk import Walk
 from ledger.head import Head
 from ledger.log import shard_of_origin
-from ledger.note import Checkpoint, VerifierKey, open_checkpoint
+from ledger.note import Checkpoint, VerifierKey, open_checkpoint, read_checkpoint
 from ledger.store import Snapshot, Store
 from ledger.tail import SEED_BYTES, seed_words
 
 BLOCK_ENTRIES = 65_536
 """Entries that are checked at a time: 16 MB."""
+
+ROWS_A_LOOK = 65_536
+"""Rows of entries that are counted in one snapshot, about 50 ms."""
 
 _STATES = frozenset({b"head", b"index", b"book"})
 _T = TypeVar("_T")
@@ -68,20 +72,23 @@ class _Look(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct):
     """What the check of a shard has seen so far.
 
-    `furthest`: of every other shard in which an entry has a parent, the largest index named.
+    `furthest`: of every other shard in which an entry has a parent, the largest index named. `note`: the checkpoint
+    that is stored, empty if none can be believed.
     """
 
     num_entries: int = 0
     num_orphans: int = 0
     furthest: dict[int, int] = {}
+    note: str = ""
 
 
 class ShardCheck:
     """One check of one shard.
 
     Args:
-        keys: whose signature under the checkpoint is believed.
-        step: is called for every block.
+        keys: whose signature under the checkpoint is believed; None to take it unsigned, for whoever knows it
+            otherwise (`Seen.note`).
+        step, at: are called for every block.
         entropy: random bytes, for the seeds of sums and tables. Nothing that is found depends on them.
         seen: is filled in as the check goes on, so that a check that breaks off leaves what it saw.
     """
@@ -89,9 +96,10 @@ class ShardCheck:
     def __init__(
         self,
         store: Store,
-        keys: Sequence[VerifierKey],
+        keys: Sequence[VerifierKey] | None,
         tell: Tell,
         step: Step,
+        at: At,
         entropy: Callable[[int], bytes],
         seen: Seen,
     ) -> None:
@@ -100,6 +108,7 @@ class ShardCheck:
         self._keys = keys
         self._tell = tell
         self._step = step
+        self._at = at
         self._sum_seed = seed_words(entropy(SEED_BYTES))
         self._book_seed = entropy(SEED_BYTES)
 
@@ -110,10 +119,11 @@ class ShardCheck:
             LedgerError: the store cannot be read on. What was found until then was told.
         Cost: about 0.5 us an entry that moves no money, and 8 bytes of memory.
         """
+        self._at("its index")
         stored = self._stored_index()
         self._seen.num_orphans = stored.num_orphans
-        with self._store.read() as snapshot:
-            look = self._look(snapshot)
+        self._at("its rows of entries")
+        look = self._look()
         self._forms = Forms(look.shard, self._tell)
         self._trees = Trees(self._tell)
         self._items = Items(stored, self._sum_seed)
@@ -132,14 +142,24 @@ class ShardCheck:
             self._tell(error.where, f"{error.what}; the index was not checked")
             return NO_INDEX
 
-    def _look(self, snapshot: Snapshot) -> _Look:
-        """Head, checkpoint and stored balances, and how many entries there are to check."""
+    def _look(self) -> _Look:
+        """How many entries there are to check, and what one snapshot, the last one, says of them."""
+        walk, has_no_gap = Walk("entries", None, ENTRY_BYTES), True
+        while True:
+            with self._store.read() as snapshot:
+                try:
+                    is_last = walk.skip(snapshot, ROWS_A_LOOK)
+                except LedgerCorrupt as error:
+                    self._tell(error.where, error.what)
+                    has_no_gap, is_last = False, True
+                if is_last:
+                    return self._look_at(snapshot, walk.num_items, has_no_gap)
+
+    def _look_at(self, snapshot: Snapshot, size: int, has_no_gap: bool) -> _Look:
+        """Head, checkpoint and stored balances. `size`: how many entries can be read."""
         head = self._told(lambda: Head.of(snapshot))
         book = self._told(lambda: stored_book(snapshot))
         checkpoint = self._checkpoint(head) if head else None
-        walk = Walk("entries", None, ENTRY_BYTES)
-        has_no_gap = self._told(lambda: walk.finish(snapshot)) is not None
-        size = walk.num_items
         if has_no_gap and head and head.tree_size != size:
             self._tell("head", f"it says that there are {head.tree_size} entries, and there are {size}")
         shard = 0
@@ -154,17 +174,22 @@ class ShardCheck:
 
     def _checkpoint(self, head: Head) -> Checkpoint | None:
         """The stored checkpoint, if it can be believed; it may be of fewer entries than there are."""
-        if not self._keys:
+        if self._keys is not None and not self._keys:
             self._tell("head", "no verifier key is for a shard of this name")
             return None
         try:
-            checkpoint = open_checkpoint(head.checkpoint, self._keys)
+            if self._keys is None:
+                checkpoint = read_checkpoint(head.checkpoint)
+            else:
+                checkpoint = open_checkpoint(head.checkpoint, self._keys)
+            shard_of_origin(checkpoint.origin)
         except ReceiptInvalid as error:
             claimed = head.checkpoint.partition("\n")[0]
             self._tell("head", f"{error.what}; it says that it is of {claimed[:80]!r}")
             return None
         if checkpoint.tree_size > head.tree_size:
             self._tell("head", f"signed for {checkpoint.tree_size} entries, but it says {head.tree_size}")
+        self._seen.note = head.checkpoint
         return checkpoint
 
     def _check_entries(self, look: _Look) -> None:
@@ -173,6 +198,7 @@ class ShardCheck:
         self._check_roots(look)
         with ThreadPoolExecutor(1) as hashing:
             for begin, end in _blocks(look):
+                self._at(f"its entries {begin} to {end - 1} with their contents")
                 with self._store.read() as snapshot:
                     rows = walk.take(snapshot, end - begin)
                     hashes = self._trees.read(snapshot, end)
@@ -201,6 +227,7 @@ class ShardCheck:
 
     def _check_all(self, look: _Look) -> None:
         """What can only be said once all entries were seen."""
+        self._at("its entries once more, or what comes after them")
         self._settlement.finish()
         self._items.finish(self._read, look.size, BLOCK_ENTRIES, self._tell)
         claims, has_repeats = self._settlement.claims(), self._repeats.finish()

@@ -5,6 +5,7 @@ what one would.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,12 @@ class Walk:
             self._rest = items[count:].copy()
         return out
 
+    def skip(self, snapshot: Snapshot, num_rows_max: int) -> bool:
+        """Count the items of the next rows; whether there are no more. Cost: about 0.5 us a row."""
+        return sum(1 for _ in islice(self._rows(snapshot), num_rows_max)) < num_rows_max
+
     def finish(self, snapshot: Snapshot) -> int:
-        """How many items there are. Cost: a look at the key of every row that is left."""
+        """How many items there are. Cost: a look at every row that is left."""
         for _ in self._rows(snapshot):
             pass
         return self.num_items

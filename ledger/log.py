@@ -4,6 +4,7 @@
     DIR/verifier.keys   one public verifier key a line, line n for shard n: all that a third party needs
     DIR/shard-000/      a shard's own directory (`ledger.store`)
     DIR/shard-000.begun says that the shard was begun, and must not be begun again (`ledger.shard`)
+    DIR/adopted/        shards that were written elsewhere, with keys of their own (`ledger.adopt`)
 
 Every shard is a log of its own, with the origin `<log name>/shard-<n>`. One Ed25519 key signs for all: the key name
 goes into the key id, and the origin into the signed text, so a signature for one shard is none for another.
@@ -24,6 +25,7 @@ from ledger.note import KEY_BYTES, Signer, parse_secret
 
 KEY_FILE = "key"
 VERIFIER_FILE = "verifier.keys"
+ADOPTED_DIR = "adopted"
 NUM_SHARDS_MAX = 256
 
 _ORIGIN = re.compile(r".+/shard-(0|[1-9][0-9]{0,4})")

@@ -22,6 +22,9 @@ from ledger.log import shard_of_origin
 from ledger.note import Checkpoint, VerifierKey, open_checkpoint, read_checkpoint, without_strangers
 from ledger.payload import Payload, canonical_json
 
+ADOPTED = b"adopted"
+"""The context in which a home records the checkpoints of its edges."""
+
 
 class Peer(msgspec.Struct, frozen=True):
     """A checkpoint of another log, believed: the note, and what it says."""

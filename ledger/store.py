@@ -74,6 +74,11 @@ class Snapshot:
         self._transaction = transaction
         self._tables = tables
 
+    @property
+    def commit(self) -> int:
+        """The number of the commit that it shows; each is one more than the one before."""
+        return int(self._transaction.id())
+
     def state(self, name: str) -> bytes | None:
         """What was last put under a name."""
         data = self._transaction.get(name.encode(), db=self._tables["state"])

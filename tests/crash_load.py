@@ -17,8 +17,8 @@ from ledger.payload import Payload
 NAME = "mintage.local"
 START_NS = 1_700_000_000 * 10**9
 NS_PER_S = 10**9
-SIZES = Sizes(block_entries=256, batch_entries_max=64, segment_items=50, fan_in=4)
-"""Runs of some 200 entries: every few batches the index writes some and merges others."""
+SIZES = Sizes(block_entries=96, batch_entries_max=64, segment_items=20)
+"""Runs of some 60 entries: every other batch the index writes some, and an eighth of the time it merges others."""
 
 SNAPSHOT_ENTRIES = 150
 """The balances are stored as often."""

@@ -59,8 +59,10 @@ Tell = Callable[[Record], None]
 
 
 def main() -> None:
-    """Read lines "path, life, kill_s, from", separated by tabs, and answer each with "open_s, records in hex": the writer
-    is killed so many seconds after it was begun (from "begin") or had opened the shard ("opened")."""
+    """Read lines "path, life, kill_s, from", separated by tabs, and answer each with "open_s, records in hex".
+
+    The writer is killed so many seconds after it was begun (from "begin") or had opened the shard ("opened").
+    """
     shard_module.SNAPSHOT_ENTRIES_MIN = SNAPSHOT_ENTRIES
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), 1, lambda _: None, num_batches=_BATCHES_WARM)

@@ -16,7 +16,7 @@ from ledger.book import Book
 from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, Entries, Entry, Flag, Kind, as_bytes, encode, from_bytes
 from ledger.head import Head
 from ledger.index import Sizes
-from ledger.log import LogKeys, open_keys, shard_path
+from ledger.log import LogKeys, begun_path, open_keys, shard_path
 from ledger.note import Checkpoint
 from ledger.payload import Payload
 from ledger.result import Result
@@ -174,3 +174,4 @@ def forge(
         for index, payload in sorted((payloads or {}).items()):
             batch.put_payload(index, payload.content, payload.meta)
         batch.put_state("head", head.pack())
+    begun_path(shard_path(log, 0)).write_text(f"{signer.name}\n")

@@ -184,7 +184,7 @@ def test_a_check_whose_process_dies_is_a_problem_and_the_other_shards_are_checke
 
     monkeypatch.setattr(ShardCheck, "run", dies_at_the_first)
     report = check(log)
-    assert lines(report) == ["shard-000 data.mdb: its pages are damaged: who reads them dies of SIGBUS"]
+    assert lines(report) == ["shard-000 data.mdb: its pages are damaged: who reads its pages dies of SIGBUS"]
     assert (report.num_shards, report.num_entries) == (2, 3)
 
 
