@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from actors import log_cli
 from actors.audit import audit_app
+from actors.checking import fsck
 from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset, write_file
 from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file, show_facts
 from actors.verifying import verify_text, witnessed_facts
@@ -34,7 +35,6 @@ from engine.config import load as load_config
 from engine.errors import InvalidRequest
 from engine.models.registry import resolve
 from engine.tiers import Tier
-from ledger.fsck import check
 from ledger.log import VERIFIER_FILE
 from ledger.policy import parse_policy
 
@@ -50,6 +50,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(audit_app)
 app.add_typer(witness_app)
+app.command()(fsck)
 app.command()(log_cli.export)
 app.command()(log_cli.receipt)
 app.command("super")(log_cli.super_checkpoint)
@@ -344,29 +345,6 @@ def show(
     show_facts(msgspec.structs.asdict(asset) | {"reasons": "", "receipt": f"mintage verify, or {url}/v1/assets/{asset_id}/receipt"}, as_json)  # fmt: skip # noqa: E501
     for reason in asset.reasons:
         out.print(f"  rejected try {reason.attempt}: {reason.check}: {plain(reason.detail)}", soft_wrap=True)
-
-
-@app.command()
-def fsck(
-    path: Annotated[Path, typer.Argument(help="A ledger directory, or one shard's.")],
-    key: Annotated[
-        Path | None,
-        typer.Option(help="File of verifier keys, got elsewhere: finds a ledger that was replaced with its keys, too."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a ledger offline: every shard, entry, hash, root, signature and parent."""
-    with errors_shown(as_json):
-        keys = read_file(key, "the verifier keys").decode("utf-8", errors="replace") if key is not None else None
-        found = check(path, keys.splitlines() if keys is not None else None)
-    if as_json:
-        print_json(found)
-    else:
-        for problem in found.problems:
-            out.print(f"[red]{plain(str(problem))}[/]", soft_wrap=True)
-        verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)} problems[/]"
-        out.print(f"{found.num_shards} shards, {found.num_entries} entries: {verdict}")
-    raise typer.Exit(0 if found.ok else 1)
 
 
 def main() -> NoReturn:

@@ -21,8 +21,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 
 
 @contextmanager
-def errors_shown(as_json: bool) -> Iterator[None]:
-    """Our errors as four fields and exit code 1; anything else is a defect and keeps its traceback."""
+def errors_shown(as_json: bool, exit_code: int = 1) -> Iterator[None]:
+    """Our errors as four fields and an exit code; anything else is a defect and keeps its traceback."""
     try:
         yield
     except (MintageError, LedgerError, PolicyError) as error:
@@ -32,7 +32,7 @@ def errors_shown(as_json: bool) -> Iterator[None]:
         else:
             err.print(f"[bold red]{body.code}[/]  {plain(body.what)}")
             err.print(f"  where  {plain(body.where)}\n  fix    {plain(body.fix)}")
-        raise typer.Exit(1) from error
+        raise typer.Exit(exit_code) from error
 
 
 def plain(text: str) -> str:

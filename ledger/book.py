@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ledger import idtable, positions
-from ledger.entry import ZERO_ID, Entries, Kind, as_bytes
+from ledger.entry import ZERO_ID, Entries, Flag, Kind, as_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.idtable import WORD_BYTES
 from ledger.positions import ACCOUNT_DTYPE, ASSET_DTYPE, NO_ROW, PENDING_DTYPE, STATE_DTYPE, STEP_DTYPE
@@ -39,6 +39,7 @@ _ROWS_MIN = 64
 _NEVER_NS = 2**64 - 1
 _ID = struct.Struct("<QQ")
 _COUNTS = struct.Struct("<QQQ")
+_ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
 _SIDES = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
 
 
@@ -192,6 +193,12 @@ class Book:
             Kind(int(pending["kind"])), int(pending["index"]), int(pending["expires_ns"]), int(pending["amount"])
         )
 
+    def unknown_subjects(self, rows: NDArray[np.uint8], results: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """int64[m], the places in uint8[n, 240] of the transfers, `OK` so far, that only the ledger can tell about: of
+        an asset that was never transferred or held, or to end a transfer that is not live. They need hints."""
+        places: NDArray[np.int64] = _unknown_subjects(self.state, rows, results)
+        return places
+
     def due(self, now_ns: int, num_max: int = DUE_MAX) -> list[bytes]:
         """Ids of live pending transfers whose time is over, by expiry, then index; at most `num_max` of them.
 
@@ -265,6 +272,25 @@ def _replay(state: Any, rows: Any, first_index: int, owners: Any) -> Any:
         if result != Result.OK:
             return place, result
     return len(entries), Result.OK
+
+
+@njit(nogil=True, cache=True)
+def _unknown_subjects(state: Any, rows: Any, results: Any) -> Any:
+    entries = rows.view(ROW_DTYPE).reshape(len(rows))
+    places, num_places = np.empty(len(entries), np.int64), 0
+    for place in range(len(entries)):
+        places[num_places] = place
+        num_places += results[place] == Result.OK and _has_unknown_subject(state, entries[place])
+    return places[:num_places]
+
+
+@njit(nogil=True, cache=True)
+def _has_unknown_subject(state: Any, entry: Any) -> bool:
+    if entry.kind != Kind.MONEY and entry.kind != Kind.OWNERSHIP:
+        return False
+    if entry.flags & _ENDS:
+        return positions.find_pending(state, entry.subject_lo, entry.subject_hi) == NO_ROW
+    return entry.kind == Kind.OWNERSHIP and positions.find_asset(state, entry.subject_lo, entry.subject_hi) == NO_ROW
 
 
 def _exact_sums(amounts: NDArray[np.uint64], places: NDArray[np.intp], num_places: int) -> list[int]:

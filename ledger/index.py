@@ -15,7 +15,9 @@ A shard keeps what this index gives it and gives it back on opening; the index i
                     store `writes` and the batch in one transaction
                     index.applied(writes), or index.discard() if the transaction failed
 
-Nothing but the tables changes before `applied`, and `discard` puts them back, so a failed batch leaves no trace.
+Nothing but the tables changes before `applied`, and `discard` puts them back, so a failed batch leaves no trace. Where
+entries are durable before they are stored (`ledger.wal`), their items are kept with `accept`, and batches go on coming
+between `prepare` and `applied` unless `will_flush`.
 Source: O'Neil et al., The Log-Structured Merge-Tree, Acta Informatica 1996; merging paid by each insert: Bentley and
 Saxe, Decomposable Searching Problems, 1980.
 Turned down: a B-tree of LMDB with hashed keys (0.2 to 0.8 million random inserts a second, falling with size), and
@@ -101,7 +103,8 @@ class _Prepared:
 class Index:
     """See the top of this module.
 
-    Concurrency: one thread at a time, the shard's writer; `runs` may be taken and used by any thread.
+    Concurrency: one thread at a time, but for `prepare` without `will_flush`, which only needs that no other write is
+    under way; `runs` may be taken and used by any thread.
     """
 
     def __init__(self, runs: Runs, ids: Filter, sizes: Sizes) -> None:
@@ -142,7 +145,7 @@ class Index:
     def refilled(self, num_entries: int) -> None:
         """After opening: the tables have the items of all stored entries that no run covers; `num_entries` in all."""
         self._num_entries = num_entries
-        self._counts = [int(table.num_items[0]) for table in self.tails]
+        self.accept()
 
     def maybe_flushed(self, keys: Keys) -> NDArray[np.bool_]:
         """bool[n]: False where no run has an id of that key; True where one has, and for 1 in 1,000 others at most."""
@@ -185,7 +188,7 @@ class Index:
         credits, steps = self._advance_merges(num_new, read)
         puts = [put for step in steps.values() for put in step.puts]
         flushed: dict[Family, Run] = {}
-        if num_entries - self.runs.num_entries + self._sizes.batch_entries_max > self._sizes.block_entries:
+        if self.will_flush(num_entries):
             for family in Family:
                 flushed[family], blobs = self._flush(family, num_entries)
                 puts += blobs
@@ -219,9 +222,25 @@ class Index:
 
     def discard(self) -> None:
         """The batch was not stored: forget it. It may come again, or another one."""
+        self.cancel()
+        self.retract()
+
+    def cancel(self) -> None:
+        """What was prepared was not stored: forget that, and keep the items."""
         self._prepared = None
+
+    def accept(self) -> None:
+        """The items in the tables stay, whatever becomes of writes: their entries are durable elsewhere."""
+        self._counts = [int(table.num_items[0]) for table in self.tails]
+
+    def retract(self) -> None:
+        """Forget the items since the last `accept` or `applied`."""
         for table, count in zip(self.tails, self._counts, strict=True):
             truncate(table, count)
+
+    def will_flush(self, num_entries: int) -> bool:
+        """Whether `prepare` will make runs of the tables, and `applied` empty them: nobody may insert in between."""
+        return num_entries - self.runs.num_entries + self._sizes.batch_entries_max > self._sizes.block_entries
 
     def _flush(self, family: Family, num_entries: int) -> tuple[Run, list[tuple[BlobName, bytes]]]:
         """The table of a family as a run of level 0, and its blobs."""

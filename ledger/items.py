@@ -22,6 +22,7 @@ NO_PLACE = -1
 _WORD_BYTES = 8
 _ID, _PARENT_INDICES, _PARENT_SHARDS, _NUM_PARENTS, _OWNER, _SUBJECT, _CONTENT = 2, 4, 8, 9, 12, 14, 16
 _SHARD_BITS = 16
+_OTHERS = (Family.SUBJECT, Family.CONTENT, Family.OWNER, Family.PARENT)
 _WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))  # by number of the kind
 
 
@@ -90,6 +91,17 @@ def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
     return keys[:num_items], indices[:num_items]
 
 
+@njit(nogil=True, cache=True)
+def _others(words: Any, first_index: int, seed: Any, with_content: Any) -> Any:
+    """The keys and indices of all families but the ids'."""
+    return (
+        _of_two_words(words, _SUBJECT, first_index, seed),
+        _of_contents(words, first_index, seed, with_content),
+        _of_two_words(words, _OWNER, first_index, seed),
+        _of_parents(words, first_index, seed),
+    )
+
+
 def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: tuple[Tail, ...]) -> None:
     """Put the items of entries, recorded from `first_index` on, into the index's tables; `keys`: those of their ids.
 
@@ -97,10 +109,9 @@ def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: t
     """
     words, key_seed = words_of(rows), seed_words(seed)
     insert_many(tails[Family.ID], keys, np.arange(first_index, first_index + len(rows), dtype=np.uint64))
-    insert_many(tails[Family.SUBJECT], *_of_two_words(words, _SUBJECT, first_index, key_seed))
-    insert_many(tails[Family.CONTENT], *_of_contents(words, first_index, key_seed, _WITH_CONTENT))
-    insert_many(tails[Family.OWNER], *_of_two_words(words, _OWNER, first_index, key_seed))
-    insert_many(tails[Family.PARENT], *_of_parents(words, first_index, key_seed))
+    for family, (keys, indices) in zip(_OTHERS, _others(words, first_index, key_seed, _WITH_CONTENT), strict=True):
+        if len(keys):
+            insert_many(tails[family], keys, indices)
 
 
 @njit(nogil=True, cache=True)

@@ -15,6 +15,7 @@ from ledger.errors import LedgerCorrupt, LogMismatch, ReceiptInvalid
 from ledger.files import create_once
 from ledger.head import Head
 from ledger.index import Index, Sizes
+from ledger.items import id_keys, insert_items
 from ledger.log import begun_path
 from ledger.note import Checkpoint, Signer, is_signed_with, open_checkpoint
 from ledger.runs import BlobName
@@ -22,6 +23,7 @@ from ledger.sequence import refill
 from ledger.store import Batch, Snapshot, Store
 from ledger.tail import SEED_BYTES
 from ledger.tree import Edge, ReadHashes
+from ledger.wal import Record, left_over
 
 REPLAY_ENTRIES = 65_536
 """Entries read at a time to replay their money and ownership."""
@@ -42,6 +44,13 @@ class Memory(msgspec.Struct):
     orphans: tuple[BlobName, ...] = ()
     """Segments of merges that did not get done: to be deleted with the next batch, which may write them again. Opening
     itself writes nothing, so a shard that is full can be opened."""
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """What a shard goes on from: `memory`, with what is `pending`, that is only in the write-ahead log."""
+
+    memory: Memory
+    pending: tuple[Record, ...]
 
 
 def begin_log(store: Store, signer: Signer) -> None:
@@ -67,7 +76,7 @@ def begin_log(store: Store, signer: Signer) -> None:
     create_once(begun, f"{signer.name}\n".encode(), 0o644)
 
 
-def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], bytes], sizes: Sizes) -> Memory:
+def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], bytes], sizes: Sizes) -> Resumed:
     """What is to be kept in memory of a stored shard, checked against its head.
 
     Raises:
@@ -85,7 +94,12 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         orphans = tuple(index.runs.orphans(snapshot.segments()))
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
         refill(index, snapshot, head.tree_size)
-    return Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans)
+    pending = tuple(left_over(store.path, head.tree_size))
+    for record in pending:
+        insert_items(record.rows, id_keys(record.rows, index.seed), record.first, index.seed, index.tails)
+        book.replay(from_bytes(record.rows.tobytes()), record.first)
+    index.accept()
+    return Resumed(Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans), pending)
 
 
 def hashes_of(snapshot: Snapshot) -> ReadHashes:

@@ -5,7 +5,8 @@ import hashlib
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from ledger.log import shard_path
 from ledger.payload import Payload
 from ledger.receipt import verify
 from ledger.result import Result
+from ledger.runs import Family, run_id
 from ledger.shard import Shard
 from ledger.store import NEW_FILE, Store
 
@@ -31,6 +33,16 @@ MAP_BYTES = 512 * 1024
 BATCH = 16
 ALICE, BOB = 1, 2
 FIRST = 100
+NUM_ORPHANS = 20
+READER = """
+import sys
+from pathlib import Path
+from ledger.store import Store
+with Store.open_readonly(Path(sys.argv[1])).read() as snapshot:
+    assert snapshot.state("head")
+    print("looking", flush=True)
+    sys.stdin.readline()
+"""
 SMALL_INDEX = Sizes(block_entries=96, batch_entries_max=64, segment_items=20)
 
 
@@ -110,17 +122,64 @@ def test_what_was_refused_for_want_of_room_has_moved_no_money(tmp_path: Path) ->
     assert_sound(tmp_path)
 
 
-@pytest.mark.parametrize("map_bytes", range(600 * 1024, 900 * 1024, 60 * 1024))
-def test_a_shard_that_is_full_while_its_index_is_merged_opens_and_goes_on(tmp_path: Path, map_bytes: int) -> None:
-    """Segments of a merge that did not get done are in the way of the next one, and to delete them takes room."""
+@pytest.mark.parametrize("map_bytes", [700 * 1024, 800 * 1024, 900 * 1024])
+def test_a_shard_that_is_full_while_its_index_is_merged_goes_on(tmp_path: Path, map_bytes: int) -> None:
     with open_shard(tmp_path, map_bytes=map_bytes, sizes=SMALL_INDEX) as shard:
         end = fill(shard)
-    with open_shard(tmp_path, map_bytes=map_bytes, sizes=SMALL_INDEX) as shard:
-        assert_intact(tmp_path, shard, end)
     with open_shard(tmp_path, map_bytes=4 * map_bytes, sizes=SMALL_INDEX) as shard:
+        assert_intact(tmp_path, shard, end)
         for number in range(end, end + 1000, BATCH):
             assert set(append_assets(shard, range(number, number + BATCH))) == {Result.OK}
     assert_sound(tmp_path)
+
+
+def test_a_shard_too_full_to_be_cleaned_up_opens_and_is_cleaned_up_with_the_next_batch(
+    tmp_path: Path, reader_elsewhere: Callable[[Path], None]
+) -> None:
+    """Segments of a merge that did not get done are deleted before it is made again; to delete takes room, too."""
+    with open_shard(tmp_path, map_bytes=MAP_BYTES) as shard:
+        append_assets(shard, [FIRST])
+    reader_elsewhere(tmp_path)  # so that nothing freed from now on is used again
+    with closing(Store.open(shard_path(tmp_path, 0), map_bytes=MAP_BYTES, lock_wait_s=0)) as store:
+        with store.write() as batch:
+            for number in range(NUM_ORPHANS):
+                batch.put_segment(run_id(Family.ID, 1, 0), number, bytes(1000))
+        write_head_until_full(store)
+    with open_shard(tmp_path, map_bytes=MAP_BYTES) as shard:
+        assert_intact(tmp_path, shard, FIRST + 1)
+        with pytest.raises(LedgerFull):
+            append_assets(shard, [FIRST + 1])
+    with open_shard(tmp_path, map_bytes=2 * MAP_BYTES) as shard:
+        assert append_assets(shard, [FIRST + 1]) == [Result.OK]
+        assert_intact(tmp_path, shard, FIRST + 2)
+    with closing(Store.open_readonly(shard_path(tmp_path, 0))) as store, store.read() as snapshot:
+        assert list(snapshot.segments()) == []
+    assert_sound(tmp_path)
+
+
+def write_head_until_full(store: Store) -> None:
+    """Write the same again and again."""
+    for _ in range(APPENDS_MAX):
+        try:
+            with store.write() as batch:
+                batch.put_state("head", batch.state("head") or b"")
+        except LedgerFull:
+            return
+    raise AssertionError("it never became full")
+
+
+@pytest.fixture
+def reader_elsewhere() -> Iterator[Callable[[Path], None]]:
+    """Have another process look at the shard of a log until the end of the test."""
+    with ExitStack() as processes:
+
+        def look(path: Path) -> None:
+            command = [sys.executable, "-c", READER, str(shard_path(path, 0))]
+            process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=-1, stdout=-1)
+            processes.callback(process.communicate)
+            assert process.stdout is not None and process.stdout.readline() == "looking\n"
+
+        yield look
 
 
 def test_callers_who_found_no_room_get_in_once_there_is(tiny_disk: Path) -> None:
