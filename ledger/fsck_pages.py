@@ -1,6 +1,7 @@
 """The part of a check that looks at the file itself: LMDB's pages, which LMDB takes on trust.
 
-    meta pages   the two are of two commits in a row: with another number the newest one would pass for an old one
+    meta pages   the two are of two commits in a row, and the newer one has freed what the older one began with: with
+                 another number the newest would pass for the older, and its commit be lost
     trees        every page is where its tree leads to, of the right kind, and filled with whole nodes; keys ascend, and
                  each is on its side of the separators above; the counts are those on record
     free list    no page is both free and in use: the next commit would write over it
@@ -27,12 +28,12 @@ from ledger.fsck_report import PROBLEMS_MAX, Tell
 from ledger.store import DATA_FILE, TABLES, Store
 
 LOOKS_MAX = 100
-"""How often a busy owner may commit twice while a snapshot is taken and the meta pages are read."""
+"""How often a busy owner may commit between a snapshot and a look at the meta pages, which takes 50 us."""
 
 _HEADER_BYTES, _NODE_BYTES, _WORD_BYTES = 16, 8, 8
 _META = struct.Struct(f"<{_HEADER_BYTES}x4xIQQ48s48sQQ")  # data format, address, map size, two trees, last page, commit
 _TREE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, pages: branch, leaf, overflow; entries, root
-_FREE_LIST, _MAIN = "the free list", "the list of tables"
+_FREE_LIST, _MAIN, _META_PAGES = "the free list", "the list of tables", f"{DATA_FILE} meta pages"
 _ORDER_FLAGS, _INTEGER_KEYS = 0x7E, 8  # of a tree: how it is ordered; the free list is by numbers, all else by bytes
 _NO_PAGE = 2**64 - 1
 _FIRST_PAGE = 2  # after the meta pages
@@ -46,7 +47,7 @@ _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 # Of a node: the low and high half of its data's length (u16), flags (u16), length of the key (u16). Of a branch's node
 # the first three are the number of the page below.
 _BIG, _SUBTREE = 1, 2
-_IN_USE, _FREE = 1, 2  # what a page is marked with
+_IN_USE, _FREE, _FREED_LAST = 1, 2, 4  # what a page is marked with
 
 _ABSENT, _TWICE, _NUMBER, _KIND, _FILLING, _NODE, _ORDER, _DEPTH, _CHAIN, _LIST, _BOTH = range(1, 12)
 _SAYINGS = {
@@ -81,9 +82,11 @@ class _Tree(msgspec.Struct, frozen=True):
 
 
 class _Meta(msgspec.Struct, frozen=True):
-    """What a meta page says: the state of the file after a commit."""
+    """What a meta page says: the state of the file after a commit. `is_in_place`: even commits are on the first page,
+    odd ones on the second."""
 
     commit: int
+    is_in_place: bool
     page_bytes: int
     num_pages: int
     free_list: _Tree
@@ -98,47 +101,40 @@ def check_pages(store: Store, tell: Tell) -> None:
     file = store.path / DATA_FILE
     for _ in range(LOOKS_MAX):
         with store.read() as snapshot:
-            metas = _metas(file)
-            meta = metas[snapshot.commit % 2]
-            if meta.commit == snapshot.commit and _are_in_a_row(metas):
-                _State(file, meta, tell).check()
+            older, newest = sorted(_metas(file), key=lambda meta: meta.commit)
+            if newest.commit == snapshot.commit == older.commit + 1 and newest.is_in_place and older.is_in_place:
+                _State(file, older, newest, tell).check()
                 return
-    tell(
-        f"{DATA_FILE} meta pages", f"they are of the commits {metas[0].commit} and {metas[1].commit}, not two in a row"
-    )
+    commits = f"{older.commit} and {newest.commit}"
+    tell(_META_PAGES, f"they are of the commits {commits}, which are not two in a row, each in its place")
 
 
-def _metas(file: Path) -> tuple[_Meta, _Meta]:
+def _metas(file: Path) -> list[_Meta]:
     """Both meta pages. LMDB has opened the file, so they are there."""
     with file.open("rb") as opened:
-        first = _meta(opened.read(_META.size))
+        first = _meta(opened.read(_META.size), 0)
         opened.seek(first.page_bytes)
-        return first, _meta(opened.read(_META.size))
+        return [first, _meta(opened.read(_META.size), 1)]
 
 
-def _meta(data: bytes) -> _Meta:
+def _meta(data: bytes, place: int) -> _Meta:
     _, _, _, free_list, main, last_page, commit = _META.unpack(data)
     page_bytes: int = _TREE.unpack(free_list)[0]
-    return _Meta(commit, page_bytes, last_page + 1, _Tree.of(free_list), _Tree.of(main))
-
-
-def _are_in_a_row(metas: tuple[_Meta, _Meta]) -> bool:
-    """Even commits are on the first page, odd ones on the second."""
-    even, odd = metas
-    return even.commit % 2 == 0 and odd.commit % 2 == 1 and abs(even.commit - odd.commit) == 1
+    return _Meta(commit, commit % 2 == place, page_bytes, last_page + 1, _Tree.of(free_list), _Tree.of(main))
 
 
 def load_kernels() -> None:
     """Have what numba compiled for this loaded, with a look for a page that is not there."""
     nothing, counts, faults = np.frombuffer(b"", np.uint8), np.zeros(_NUM_COUNTS, np.int64), np.zeros((1, 2), np.int64)
-    _walk(nothing, 1, 0, False, np.zeros(0, np.uint8), counts, faults, np.zeros((0, 3), np.int64))
+    _walk(nothing, 1, 0, 0, np.zeros(0, np.uint8), counts, faults, np.zeros((0, 3), np.int64))
 
 
 class _State:
     """One state of a file, which a snapshot keeps from being changed."""
 
-    def __init__(self, file: Path, meta: _Meta, tell: Tell) -> None:
+    def __init__(self, file: Path, older: _Meta, meta: _Meta, tell: Tell) -> None:
         self._data = np.asarray(np.memmap(file, np.uint8, "r"))
+        self._older = older
         self._meta = meta
         self._tell = tell
         self._num_pages = min(meta.num_pages, len(self._data) // meta.page_bytes)
@@ -148,6 +144,9 @@ class _State:
     def check(self) -> None:
         """The free list first, so that whatever is in use after it is held against it."""
         self._walk(_FREE_LIST, self._meta.free_list, _INTEGER_KEYS)
+        began_with = self._older.main.root
+        if began_with != _NO_PAGE and not (began_with < self._num_pages and self._marks[began_with] & _FREED_LAST):
+            self._tell(_META_PAGES, f"the commit {self._older.commit} is not what {self._meta.commit} has replaced")
         subtrees = self._walk(_MAIN, self._meta.main, 0)
         for place in subtrees.tolist():
             name_end, end = place[0] + place[1], place[2] + _TREE.size
@@ -161,7 +160,8 @@ class _State:
         counts = np.zeros(_NUM_COUNTS, np.int64)
         if tree.root != _NO_PAGE:
             root = min(tree.root, self._num_pages)
-            _walk(self._data, self._meta.page_bytes, root, flags != 0, self._marks, counts, self._faults, subtrees)
+            newest = self._meta.commit if flags == _INTEGER_KEYS else 0
+            _walk(self._data, self._meta.page_bytes, root, newest, self._marks, counts, self._faults, subtrees)
         for page, fault in self._faults[: counts[_NUM_FAULTS]].tolist():
             self._tell(f"{DATA_FILE} page {page}", f"{_SAYINGS[fault]}; this is of {name}")
         if not counts[_NUM_FAULTS]:
@@ -195,9 +195,12 @@ def _fault(counts: Any, faults: Any, page: int, fault: int) -> None:
 
 @njit(nogil=True, cache=True)
 def _walk(
-    data: Any, page_bytes: int, root: int, is_free_list: bool, marks: Any, counts: Any, faults: Any, subtrees: Any
+    data: Any, page_bytes: int, root: int, newest: int, marks: Any, counts: Any, faults: Any, subtrees: Any
 ) -> None:
-    """Look at the pages of a tree, from left to right; `counts`, `faults` and `subtrees` are filled in."""
+    """Look at the pages of a tree, from left to right; `marks`, `counts`, `faults` and `subtrees` are filled in.
+
+    `newest`: of the free list, the commit whose pages are marked as freed last; 0 of any other tree.
+    """
     pages, places = np.zeros(_DEPTH_MAX, np.int64), np.zeros(_DEPTH_MAX, np.int64)
     before = np.array([-1, 0, 0], np.int64)  # the key before: where it begins, its length, whether it is a separator
     pages[0], depth = root, 1
@@ -218,7 +221,7 @@ def _walk(
             if counts[_NUM_LEVELS] not in (0, depth):
                 _fault(counts, faults, page, _DEPTH)
             counts[_NUM_LEVELS] = depth
-            _look_at_leaf(data, page_bytes, page, is_free_list, before, marks, counts, faults, subtrees)
+            _look_at_leaf(data, page_bytes, page, newest, before, marks, counts, faults, subtrees)
             depth -= 1
             continue
         counts[_NUM_BRANCH] += place == 0
@@ -226,7 +229,7 @@ def _walk(
             depth -= 1
             continue
         at = _node(data, base, place)
-        if place and not _follows(data, at + _NODE_BYTES, _number(data, at + 6, 2), True, is_free_list, before):
+        if place and not _follows(data, at + _NODE_BYTES, _number(data, at + 6, 2), True, newest > 0, before):
             _fault(counts, faults, page, _ORDER)
         places[depth - 1] += 1
         if depth == _DEPTH_MAX:
@@ -319,7 +322,7 @@ def _look_at_leaf(
     data: Any,
     page_bytes: int,
     page: int,
-    is_free_list: bool,
+    newest: int,
     before: Any,
     marks: Any,
     counts: Any,
@@ -333,10 +336,10 @@ def _look_at_leaf(
         at = _node(data, base, place)
         num_bytes, key_bytes = _number(data, at, 4), _number(data, at + 6, 2)
         value_at = at + _NODE_BYTES + key_bytes
-        if is_free_list and key_bytes != _WORD_BYTES:
+        if newest and key_bytes != _WORD_BYTES:
             _fault(counts, faults, page, _LIST)
             continue
-        if not _follows(data, at + _NODE_BYTES, key_bytes, False, is_free_list, before):
+        if not _follows(data, at + _NODE_BYTES, key_bytes, False, newest > 0, before):
             _fault(counts, faults, page, _ORDER)
         flags = _number(data, at + 4, 2)
         if flags == _SUBTREE and counts[_NUM_SUBTREES] < len(subtrees):
@@ -350,7 +353,10 @@ def _look_at_leaf(
                 continue
             counts[_NUM_OVERFLOW] += num_pages
             value_at = first * page_bytes + _HEADER_BYTES
-        if is_free_list and not _take_free(data, value_at, num_bytes, marks, counts, faults):
+        if newest == 0:
+            continue
+        mark = _FREE | _FREED_LAST if _number(data, at + _NODE_BYTES, _WORD_BYTES) == newest else _FREE
+        if not _take_free(data, value_at, num_bytes, mark, marks, counts, faults):
             _fault(counts, faults, page, _LIST)
 
 
@@ -372,7 +378,7 @@ def _take_overflow(data: Any, page_bytes: int, first: int, num_bytes: int, marks
 
 
 @njit(nogil=True, cache=True)
-def _take_free(data: Any, at: int, num_bytes: int, marks: Any, counts: Any, faults: Any) -> bool:
+def _take_free(data: Any, at: int, num_bytes: int, mark: int, marks: Any, counts: Any, faults: Any) -> bool:
     """Mark the pages of a part of the free list: their number, then theirs, the largest first. False if it is none."""
     num_pages = _number(data, at, _WORD_BYTES) if num_bytes >= _WORD_BYTES else -1
     if not 0 <= num_pages <= num_bytes // _WORD_BYTES - 1:
@@ -384,6 +390,6 @@ def _take_free(data: Any, at: int, num_bytes: int, marks: Any, counts: Any, faul
             return False
         if marks[page]:
             _fault(counts, faults, page, _BOTH)
-        marks[page] |= _FREE
+        marks[page] |= mark
         last = page
     return True

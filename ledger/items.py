@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ledger.entry import ENTRY_BYTES, KINDS_WITH_CONTENT, PARENTS_MAX
+from ledger.entry import ENTRY_BYTES, KINDS_WITH_CONTENT, PARENTS_MAX, Kind
 from ledger.runs import Family
 from ledger.tail import Keys, Tail, insert_many, key_of, seed_words
 
@@ -18,17 +18,43 @@ Rows = NDArray[np.uint8]
 """uint8[n, 240], an entry a row."""
 
 NO_PLACE = -1
+HAS_ERASURES, HAS_PARENTS, SETTLES = 1, 2, 4
 
 _WORD_BYTES = 8
 _ID, _PARENT_INDICES, _PARENT_SHARDS, _NUM_PARENTS, _OWNER, _SUBJECT, _CONTENT = 2, 4, 8, 9, 12, 14, 16
 _SHARD_BITS = 16
-_OTHERS = (Family.SUBJECT, Family.CONTENT, Family.OWNER, Family.PARENT)
+_ERASURE, _ACCOUNT = np.uint64(Kind.ERASURE), np.uint64(Kind.ACCOUNT)
+_MONEY, _OWNERSHIP = np.uint64(Kind.MONEY), np.uint64(Kind.OWNERSHIP)
+_BY_ID = int(Family.ID)
+_OTHERS = (int(Family.SUBJECT), int(Family.CONTENT), int(Family.OWNER), int(Family.PARENT))
 _WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))  # by number of the kind
 
 
 def words_of(rows: Rows) -> NDArray[np.uint64]:
     """uint64[n, 30], the same memory."""
     return rows.reshape(-1).view(np.uint64).reshape(-1, ENTRY_BYTES // _WORD_BYTES)
+
+
+@njit(nogil=True, cache=True)
+def _traits(words: Any) -> int:
+    traits = 0
+    for row in range(len(words)):
+        first = words[row, 0]
+        kind = (first >> np.uint64(16)) & np.uint64(0xFF)
+        if kind == _ERASURE:
+            traits |= HAS_ERASURES
+        if kind in (_ACCOUNT, _MONEY, _OWNERSHIP) or (first >> np.uint64(32)) & np.uint64(0xFFFF):
+            traits |= SETTLES
+        if words[row, _NUM_PARENTS] & np.uint64(0xFF):
+            traits |= HAS_PARENTS
+    return traits
+
+
+def traits_of(rows: Rows) -> int:
+    """What is among the entries: a sum of `HAS_ERASURES`, `HAS_PARENTS`, and `SETTLES`, which is that one moves money
+    or an asset, or has a flag. Most batches have none, and need not be looked at any closer."""
+    traits: int = _traits(words_of(rows))
+    return traits
 
 
 @njit(nogil=True, cache=True)
@@ -58,8 +84,9 @@ def _of_two_words(words: Any, column: int, first_index: int, seed: Any) -> Any:
     num_items = 0
     for row in range(len(words)):
         first, second = words[row, column], words[row, column + 1]
-        keys[num_items], indices[num_items] = key_of((first, second), seed), np.uint64(first_index + row)
-        num_items += (first | second) != 0
+        if first | second:
+            keys[num_items], indices[num_items] = key_of((first, second), seed), np.uint64(first_index + row)
+            num_items += 1
     return keys[:num_items], indices[:num_items]
 
 
@@ -70,10 +97,11 @@ def _of_contents(words: Any, first_index: int, seed: Any, with_content: Any) -> 
     for row in range(len(words)):
         first, second = words[row, _CONTENT], words[row, _CONTENT + 1]
         third, fourth = words[row, _CONTENT + 2], words[row, _CONTENT + 3]
-        keys[num_items] = key_of((first, second, third, fourth), seed)
-        indices[num_items] = np.uint64(first_index + row)
         kind = np.int64((words[row, 0] >> np.uint64(16)) & np.uint64(0xFF))
-        num_items += with_content[kind] and (first | second | third | fourth) != 0
+        if with_content[kind] and first | second | third | fourth:
+            keys[num_items] = key_of((first, second, third, fourth), seed)
+            indices[num_items] = np.uint64(first_index + row)
+            num_items += 1
     return keys[:num_items], indices[:num_items]
 
 
@@ -108,7 +136,7 @@ def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: t
     Cost: about 0.1 us an entry with an id, an owner and a content.
     """
     words, key_seed = words_of(rows), seed_words(seed)
-    insert_many(tails[Family.ID], keys, np.arange(first_index, first_index + len(rows), dtype=np.uint64))
+    insert_many(tails[_BY_ID], keys, np.arange(first_index, first_index + len(rows), dtype=np.uint64))
     for family, (keys, indices) in zip(_OTHERS, _others(words, first_index, key_seed, _WITH_CONTENT), strict=True):
         if len(keys):
             insert_many(tails[family], keys, indices)

@@ -24,7 +24,17 @@ from ledger.entry import (
     from_bytes,
 )
 from ledger.index import Index
-from ledger.items import NO_PLACE, Rows, id_keys, insert_items, previous_with_key, subject_keys
+from ledger.items import (
+    HAS_ERASURES,
+    NO_PLACE,
+    SETTLES,
+    Rows,
+    id_keys,
+    insert_items,
+    previous_with_key,
+    subject_keys,
+    traits_of,
+)
 from ledger.pending import Recorded
 from ledger.result import Result, compare
 from ledger.rules import check, mark_unknown_parents, parent_ends
@@ -34,7 +44,7 @@ from ledger.store import Snapshot
 from ledger.tail import Indices, Keys, found_many, keys_of
 
 _KIND, _ID, _OWNER, _SUBJECT = 2, 16, 96, 112
-_SETTLED = np.isin(np.arange(256), [Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP])  # by number of the kind
+_BY_ID, _OK = int(Family.ID), int(Result.OK)  # an enumeration's attribute costs as much as a small kernel
 _ASSETS = (Kind.ASSET, Kind.DERIVATION)
 _TRANSFERS = (Kind.MONEY, Kind.OWNERSHIP)
 _REPEATABLE = (Result.OK, Result.UNKNOWN_PARENT)
@@ -86,13 +96,13 @@ class Sequencer:
     def parts(self, rows: Rows, keys: Keys) -> list[tuple[int, int]]:
         """Ranges of the batch to be sequenced one after another: in none is an id twice, or an erasure with its asset,
         except within one chain. `keys`: those of their ids."""
-        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
         again = np.flatnonzero(previous_with_key(keys) != NO_PLACE)
-        erasures = np.flatnonzero(entries["kind"] == Kind.ERASURE)
+        erasures = np.flatnonzero(rows[:, _KIND] == Kind.ERASURE) if traits_of(rows) & HAS_ERASURES else again[:0]
         if len(erasures):
             erasures = erasures[np.isin(subject_keys(rows[erasures], self.index.seed), keys)]
         if not len(again) and not len(erasures):
             return [(0, len(rows))]
+        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
         linked = entries["flags"] & int(Flag.LINKED) != 0
         cuts = {0}
         for place in [*again.tolist(), *erasures.tolist()]:
@@ -108,9 +118,13 @@ class Sequencer:
         """
         results = check(rows, self.shard, self.size, self.covered, may_expire=self.may_expire)
         indices = np.zeros(len(rows), np.uint64)
+        traits = traits_of(rows)
         self.mark_repeats(rows, keys, results, indices)
-        self.settle(rows, results)
-        new = results == Result.OK
+        if traits & SETTLES:
+            self.mark_repeats_in_chains(rows, keys, results)
+        if traits:
+            self.settle(rows, results, traits)
+        new = results == _OK
         recorded, recorded_keys = (rows, keys) if new.all() else (rows[new], keys[new])
         indices[new] = self.size + np.arange(len(recorded), dtype=np.uint64)
         insert_items(recorded, recorded_keys, self.size, self.index.seed, self.index.tails)
@@ -133,7 +147,6 @@ class Sequencer:
             same = (recorded[_ID : _ID + ID_BYTES] == rows[place, _ID : _ID + ID_BYTES]).all()
             if same and results[place] in _REPEATABLE:
                 results[place], indices[place] = compare(recorded, rows[place]), index
-        self.mark_repeats_in_chains(rows, keys, results)
 
     def mark_repeats_in_chains(self, rows: Rows, keys: Keys, results: NDArray[np.uint8]) -> None:
         """An id twice in a part is twice in a chain, which fails: the second either repeats the first or is alone."""
@@ -144,21 +157,25 @@ class Sequencer:
             if same and results[second] in _REPEATABLE:
                 results[second] = compare(rows[first], rows[second])
 
-    def settle(self, rows: Rows, results: NDArray[np.uint8]) -> None:
+    def settle(self, rows: Rows, results: NDArray[np.uint8], traits: int) -> None:
         """Complete the results: chains, money, ownership, erasures, and parents within the batch."""
-        entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
-        plain = not _SETTLED[entries["kind"]].any() and not entries["flags"].any()
-        for place in np.flatnonzero((entries["kind"] == Kind.ERASURE) & (results == Result.OK)).tolist():
-            if self.entry_of(entries["subject"][place].tobytes(), _ASSETS) is None and not _is_in_chain(rows, place):
-                results[place] = Result.ASSET_NOT_FOUND
+        if traits & HAS_ERASURES:
+            self.mark_unknown_erasures(rows, results)
         ends = parent_ends(rows, self.shard, results)
-        if plain:
+        if not traits & SETTLES:
             mark_unknown_parents(ends, self.size, results)
             return
         owners, statuses = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), np.uint8)
         self.book.reserve(len(rows))
         self.hint(rows, results, owners, statuses)
         apply_batch(self.book.state, rows, self.size, results, ends, owners, statuses)
+
+    def mark_unknown_erasures(self, rows: Rows, results: NDArray[np.uint8]) -> None:
+        """An erasure is of an asset that is recorded, or comes before it in its chain."""
+        for place in np.flatnonzero((rows[:, _KIND] == Kind.ERASURE) & (results == _OK)).tolist():
+            subject = rows[place, _SUBJECT : _SUBJECT + ID_BYTES].tobytes()
+            if self.entry_of(subject, _ASSETS) is None and not _is_in_chain(rows, place):
+                results[place] = Result.ASSET_NOT_FOUND
 
     def hint(
         self, rows: Rows, results: NDArray[np.uint8], owners: NDArray[np.uint64], statuses: NDArray[np.uint8]
@@ -195,7 +212,7 @@ class Sequencer:
 
     def find_ids(self, keys: Keys) -> tuple[NDArray[np.int64], Indices]:
         """Places in uint64[n] keys, and the indices of the recorded entries whose id has that key."""
-        places, found = found_many(self.index.tails[Family.ID], keys)
+        places, found = found_many(self.index.tails[_BY_ID], keys)
         maybe = np.flatnonzero(self.index.maybe_flushed(keys))
         if len(maybe):
             older, older_found = self.index.runs.find_many(Family.ID, keys[maybe], self.snapshot.segment)

@@ -50,6 +50,8 @@ TABLES = ("entries", "hashes", "contents", "metas", "runs", "state")
 _OTHER_FILES = frozenset({DATA_FILE, NEW_FILE, LOCK_FILE, READERS_FILE, "lost+found"})
 """What may lie in a directory in which a shard is begun."""
 
+_REPEAT = "Close the shard, open it again and repeat the call; repeats are harmless."
+_OPEN_AGAIN = "See to what it says, then open the shard again."
 _GROWTH_PROBE_BYTES = 64 * 1024
 _INDEX = struct.Struct(">Q")
 _NODE = struct.Struct(">BQ")
@@ -226,7 +228,7 @@ class Store:
             _make_directory(path)
             lock = hold_lock(path / LOCK_FILE, lock_wait_s)
         try:
-            with refusal_is_named(path), _named_errors(path):
+            with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
                 _make_environment(path, map_bytes)
                 reserve(path / READERS_FILE, READERS_BYTES)
                 environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX)
@@ -244,7 +246,7 @@ class Store:
             LedgerCorrupt: there is no environment of this kind, or it is of another layout, or was cut off.
             LedgerError: it cannot be opened; the text says why.
         """
-        with refusal_is_named(path), _named_errors(path):
+        with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
             if not _has_data(path):
                 raise LedgerCorrupt(
                     f"there is no {DATA_FILE}, or nothing in it",
@@ -372,6 +374,7 @@ def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:
         complete: see `_complete`; else a file that ends too early is refused.
     """
     try:
+        environment.reader_check()
         if complete:
             _complete(environment, path)
         elif (num_bytes := _missing_bytes(environment, path)) > 0:
@@ -421,15 +424,15 @@ def _complete(environment: Any, path: Path) -> None:
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Turn LMDB's errors into ours."""
+def _named_errors(path: Path, fix: str = _REPEAT) -> Iterator[None]:
+    """Turn LMDB's errors into ours; `fix` is for those without a better name."""
     try:
         yield
     except lmdb.Error as error:
-        raise _named(error, path) from error
+        raise _named(error, path, fix) from error
 
 
-def _named(error: lmdb.Error, path: Path) -> LedgerError:
+def _named(error: lmdb.Error, path: Path, fix: str) -> LedgerError:
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull(
             "the map is full", where=str(path), fix="Open the shard again with a larger map_bytes, then append again."
@@ -441,9 +444,7 @@ def _named(error: lmdb.Error, path: Path) -> LedgerError:
         return refusal
     if isinstance(error, _CORRUPT):
         return LedgerCorrupt(str(error), where=str(path), fix="Run fsck on the shard and restore it from a copy.")
-    return LedgerError(
-        str(error), where=str(path), fix="Close the shard, open it again and repeat the call; repeats are harmless."
-    )
+    return LedgerError(str(error), where=str(path), fix=fix)
 
 
 def _growth_errno(path: Path) -> int:

@@ -26,6 +26,7 @@ from ledger.expiry import expiries
 from ledger.group import Answer
 from ledger.head import Head
 from ledger.index import Writes
+from ledger.items import HAS_ERASURES, traits_of
 from ledger.note import Checkpoint, Signer
 from ledger.payload import BATCH_BYTES_MAX, Payload, check_payloads
 from ledger.pending import Growing, Overlay
@@ -151,9 +152,9 @@ class Writer:
         is in the store."""
         self._check_batch(entries, payloads)
         rows = as_bytes(entries).copy()
-        num_bytes = sum([payload.num_bytes for payload in payloads or ()])
+        num_bytes = sum([payload.num_bytes for payload in payloads]) if payloads else 0
         record_bytes = packed_bytes(len(rows), num_bytes, len(payloads or ()))
-        has_erasures = bool((entries["kind"] == Kind.ERASURE).any())
+        has_erasures = bool(traits_of(rows) & HAS_ERASURES)
         with self._turn:
             is_near = self._size + len(rows) - self._prepared_size <= self._batch_entries_max
             if is_near and not has_erasures and not self._is_behind and self._wal.has_room(record_bytes):
@@ -188,7 +189,7 @@ class Writer:
 
     def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
         """The limits of a batch, and that payloads are what their entries say."""
-        num_bytes = sum([payload.num_bytes for payload in payloads or ()])
+        num_bytes = sum([payload.num_bytes for payload in payloads]) if payloads else 0
         if len(entries) > self._batch_entries_max or num_bytes > BATCH_BYTES_MAX:
             limits = f"{self._batch_entries_max} entries or {BATCH_BYTES_MAX} bytes of payload"
             raise EntryInvalid(
@@ -387,6 +388,8 @@ def _recorded_payloads(appended: Appended, payloads: Sequence[Payload] | None) -
 
 def _erase(batch: Batch, sequencer: Sequencer, rows: NDArray[np.uint8]) -> None:
     """Delete what erasures are about."""
+    if not traits_of(rows) & HAS_ERASURES:
+        return
     entries = rows.view(ENTRY_DTYPE).reshape(len(rows))
     for subject in entries["subject"][entries["kind"] == Kind.ERASURE].tolist():
         for index, entry in sequencer.entries_with(Family.ID, subject):

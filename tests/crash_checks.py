@@ -160,17 +160,18 @@ def repeat(shard: Shard, acknowledged: Acknowledged, chance: random.Random, seen
     if Name(0, SETUP, 0) not in acknowledged.first:
         acknowledged.unanswered.insert(0, Name(0, SETUP, 0))
     for name in acknowledged.unanswered:
-        result, first = repeated(shard, call_of(name))
+        result, first = repeated(shard, call_of(name), alone=chance.random() < 0.5)
         assert result in (Result.OK, Result.EXISTS), name
         assert repeated(shard, call_of(name)) == (Result.EXISTS, first), name
         acknowledged.answer(name, first)
         seen[f"calls repeated that were {'not ' if result == Result.OK else ''}recorded"] += 1
 
 
-def repeated(shard: Shard, call: Call) -> tuple[Result, int]:
+def repeated(shard: Shard, call: Call, *, alone: bool = False) -> tuple[Result, int]:
     """The answer to the first entry of a call, and its index. It is recorded as a whole or not at all: of a chain that
     exists, the first says so, and the others that their chain failed."""
-    appended = shard.append(call.entries, call.payloads)
+    record = shard.sequence if alone else shard.append
+    appended = record(call.entries, call.payloads)
     result, *others = map(Result, appended.results.tolist())
     is_chain = call.entries["flags"][0] & Flag.LINKED != 0
     assert set(others) <= {Result.LINKED_EVENT_FAILED if is_chain and result == Result.EXISTS else result}

@@ -7,9 +7,10 @@ life is one writer process, and calls of different lives have nothing to do with
 import hashlib
 import random
 import struct
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from ledger import wal, writer
 from ledger.entry import Entries, Entry, Flag, Kind, encode, from_bytes
 from ledger.index import Sizes
 from ledger.payload import Payload
@@ -23,6 +24,9 @@ SIZES = Sizes(block_entries=96, batch_entries_max=64, segment_items=20)
 SNAPSHOT_ENTRIES = 150
 """The balances are stored as often."""
 
+WAL_BYTES = 64 * 1024
+"""Room for some dozen records: the two files take turns all the time."""
+
 NUM_CALLERS = 8
 BATCHES, SETUP = 0, NUM_CALLERS + 1  # numbers of streams; callers are 1 to 8
 BATCH_MIN, BATCH_MAX = 8, 64
@@ -33,6 +37,12 @@ NUM_CALLS_ROUND = 5
 _ID = struct.Struct("<IHHII")
 _ZERO_HALF = bytes(16)
 _PLAIN = Flag(0)
+
+
+def make_small(change: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Have what happens once in a while happen all the time, in this process."""
+    change(writer, "SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES)
+    change(wal, "FILE_BYTES", WAL_BYTES)
 
 
 class Name(NamedTuple):

@@ -19,9 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from crash_load import BATCHES, NAME, NS_PER_S, NUM_CALLERS, SETUP, SIZES, SNAPSHOT_ENTRIES, START_NS, Name, call_of
+from crash_load import BATCHES, NAME, NS_PER_S, NUM_CALLERS, SETUP, SIZES, START_NS, Name, call_of, make_small
 
-from ledger import shard as shard_module
 from ledger.entry import as_bytes
 from ledger.group import Committer
 from ledger.log import open_keys, shard_path
@@ -54,6 +53,7 @@ LIFE_S_MAX = 60.0
 
 _BATCHES_WARM = 80
 _BATCHES_PER_EXPIRY = 4
+_CALLS_PER_HEAD = 8
 
 Tell = Callable[[Record], None]
 
@@ -63,7 +63,7 @@ def main() -> None:
 
     The writer is killed so many seconds after it was begun (from "begin") or had opened the shard ("opened").
     """
-    shard_module.SNAPSHOT_ENTRIES_MIN = SNAPSHOT_ENTRIES
+    make_small()
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), 1, lambda _: None, num_batches=_BATCHES_WARM)
     print("ready", flush=True)
@@ -163,7 +163,8 @@ async def _write_calls(shard: Shard, committer: Committer, life: int, tell: Tell
             answers = await committer.append_together(as_bytes(call.entries).tobytes(), call.payloads)
             assert all(answer.result == Result.OK for answer in answers), answers
             tell(Record(DONE, stream, number, len(answers), answers[0].index))
-            _tell_head(shard, tell)
+            if stream == 1 and number % _CALLS_PER_HEAD == 0:  # a checkpoint integrates what was sequenced
+                _tell_head(shard, tell)
             if is_over.is_set():
                 return
 

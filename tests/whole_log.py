@@ -16,7 +16,6 @@ from ledger.shard import Publishing, Shard
 START_NS = 1_700_000_000 * 10**9
 LOG = "example.org/log"
 EVERY_BATCH = Publishing()
-EVERY_BATCH = Publishing()
 
 
 class Ledger:

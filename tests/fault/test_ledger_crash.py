@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from crash_checks import Acknowledged, check_whole, opened, repeat
-from crash_load import SNAPSHOT_ENTRIES
+from crash_load import make_small
 from crash_writer import Record, read_records
 
 from ledger.fsck import check
@@ -77,7 +77,7 @@ def test_whatever_a_killed_writer_acknowledged_is_there_once_and_the_shard_goes_
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
-    monkeypatch.setattr("ledger.shard.SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES)
+    make_small(monkeypatch.setattr)
     seen: Counter[str] = Counter()
     for number in range(0, NUM_KILLS, KILLS_A_LOG):
         kill_all(tmp_path / f"log-{number}", writers, min(KILLS_A_LOG, NUM_KILLS - number), number, seen)

@@ -27,17 +27,30 @@ with open_shard(Path(sys.argv[1])) as shard:
     print("owned", flush=True)
     sys.stdin.readline()
 """
-KILLED_READERS = """
+READERS = """
 import os, signal, sys
 from pathlib import Path
+from ledger.errors import LedgerError
 from ledger.store import Store
+receiver, sender = os.pipe()
+readers = []
 for _ in range(int(sys.argv[2])):
-    reader = os.fork()
-    if not reader:
-        with Store.open_readonly(Path(sys.argv[1])).read() as snapshot:
-            assert snapshot.state("head")
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitpid(reader, 0)[1] == signal.SIGKILL
+    readers.append(os.fork())
+    if not readers[-1]:
+        try:
+            with Store.open_readonly(Path(sys.argv[1])).read() as snapshot:
+                assert snapshot.state("head")
+                os.write(sender, b"looking ")
+                signal.pause()
+        except LedgerError:
+            os.write(sender, b"no place")
+        os._exit(0)
+    if os.read(receiver, 8) == b"no place":
+        print("no place")
+        break
+for reader in readers:
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
 """
 NUM_APPENDS = 100
 GROWTH_BYTES_MAX = 1 << 20
@@ -54,10 +67,10 @@ def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def kill_readers(path: Path, num_readers: int) -> None:
-    """So many processes are killed while they look at the shard of a log."""
-    command = [sys.executable, "-c", KILLED_READERS, str(shard_path(path, 0)), str(num_readers)]
-    subprocess.run(command, cwd=ROOT, check=True)
+def kill_readers(path: Path, num_readers: int) -> str:
+    """So many processes look at the shard of a log, and all are killed; "no place" if the last found none."""
+    command = [sys.executable, "-c", READERS, str(shard_path(path, 0)), str(num_readers)]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_a_second_owner_in_the_same_process_is_refused(tmp_path: Path) -> None:
@@ -130,9 +143,12 @@ def test_readers_that_were_killed_take_no_place_from_others(tmp_path: Path) -> N
     """LMDB's table has places for a limited number of readers, and the killed keep theirs."""
     with open_shard(tmp_path) as shard:
         append_assets(shard, [1])
-        kill_readers(tmp_path, READERS_MAX)
-        assert shard.entry(0)
+        for _ in range(2):
+            assert kill_readers(tmp_path, READERS_MAX + 1) == "no place"
+            assert shard.entry(0)
+        assert kill_readers(tmp_path, READERS_MAX + 1) == "no place"
         assert append_assets(shard, [2]) == [Result.OK]
+        assert kill_readers(tmp_path, 2) == ""
 
 
 def test_what_readers_that_were_killed_had_in_use_is_used_again(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def answered(shard: Shard, name: Name) -> int:
 @pytest.fixture(scope="module", autouse=True)
 def small_snapshots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ledger.shard.SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES)
+        patch.setattr("ledger.writer.SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES)
         yield
 
 

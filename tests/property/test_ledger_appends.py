@@ -20,7 +20,7 @@ from settling import NS_PER_S, account, money, ownership
 from shards import NOW_NS, columns, content_of, id_of, keys_of, open_shard, root_of
 from test_settlement_model import DRAWS, FIRST_ASSET, FIRST_TRANSFER, LIMITS, Draw, Model, assert_same, write
 
-from ledger import shard as shard_module
+from ledger import writer as writer_module
 from ledger.entry import Entry, Flag, Kind, encode
 from ledger.errors import LedgerFull
 from ledger.index import Sizes
@@ -213,7 +213,7 @@ class Use(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(shard_module, "SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES_MIN)
+        self.patch.setattr(writer_module, "SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES_MIN)
         self.directory = tempfile.TemporaryDirectory()
         self.now_ns = NOW_NS
         self.last_ns = 0
@@ -374,8 +374,9 @@ class Use(RuleBasedStateMachine):
         self.history.append(("append", begin_ns, batch))
         appended = self.shard.append(columns(*batch), payloads_of(batch))
         assert [Result(code) for code in appended.results.tolist()] == expected
-        if Result.OK in expected:
-            self.last_ns = begin_ns + len(batch) - 1
+        recorded = [place for place, result in enumerate(expected) if result == Result.OK]
+        if recorded:
+            self.last_ns = begin_ns + recorded[-1]
         places = {id_: index for index, id_ in enumerate(self.model.entries)}
         for entry, answer in zip(batch, appended.answers(), strict=True):
             if answer.result == Result.OK or (answer.result == Result.EXISTS and entry.id in places):

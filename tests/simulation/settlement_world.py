@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from settlement_checker import Checker, demand
@@ -44,6 +45,15 @@ class Crash(Exception):
     """The process that had a shard is gone."""
 
 
+class Message(NamedTuple):
+    """On its way. `number`: messages are numbered as they are sent."""
+
+    receiver: int
+    sender: int
+    number: int
+    content: Request | Answer
+
+
 class FrailSigner(Signer):
     """Signs until it is told to fail: inside the commit, when all else is done."""
 
@@ -62,7 +72,7 @@ class Faults:
     loss: float = 0.02
     repeat: float = 0.03
     delay_ticks_max: int = 5
-    shard_crash: float = 0.005
+    shard_crash: float = 0.01
     coordinator_crash: float = 0.01
     id_reuse: float = 0.003
     hold: float = 0.1
@@ -79,7 +89,7 @@ class Size:
     num_owners: int = 100
     num_assets: int = 8_000
     num_coordinators: int = 3
-    num_asked_per_tick: int = 150
+    num_asked_per_tick: int = 50
     funds: int = 200_000
 
 
@@ -131,7 +141,9 @@ class World:
         self.size, self.faults, self.protocol = size, faults, protocol
         self.tick = 0
         self.checker = Checker(size.num_shards)
-        self.mail: dict[int, list[tuple[int, int, Request | Answer]]] = defaultdict(list)
+        self.mail: dict[int, list[Message]] = defaultdict(list)
+        self.num_sent = 0
+        self.newest: dict[tuple[type, int, int], int] = defaultdict(int)
         self.coordinators: list[dict[bytes, Progress]] = [{} for _ in range(size.num_coordinators)]
         self.alarms: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         self.believed: list[int] = []
@@ -248,11 +260,8 @@ class World:
         """A tenth of a second."""
         self.tick += 1
         self.revive()
-        for receiver, sender, message in self.mail.pop(self.tick, ()):
-            if isinstance(message, Answer):
-                self.hear(receiver, message)
-            elif self.hosts[receiver].shard is not None:
-                self.hosts[receiver].inbox.append((sender, message))
+        for message in self.mail.pop(self.tick, ()):
+            self.deliver(message)
         self.crash()
         for host in self.hosts:
             self.work(host)
@@ -263,13 +272,30 @@ class World:
 
     # The network.
 
-    def post(self, receiver: int, sender: int, message: Request | Answer) -> None:
+    def post(self, receiver: int, sender: int, content: Request | Answer) -> None:
         """Bring a request to a shard, or an answer to a coordinator: late, twice, or not at all."""
         dice, faults = self.dice, self.faults
+        self.num_sent += 1
+        message = Message(receiver, sender, self.num_sent, content)
         if dice.random() >= faults.loss:
-            self.mail[self.tick + 1 + int(dice.random() * faults.delay_ticks_max)].append((receiver, sender, message))
+            self.mail[self.tick + 1 + int(dice.random() * faults.delay_ticks_max)].append(message)
+        else:
+            self.outcomes["lost"] += 1
         if dice.random() < faults.repeat:
-            self.mail[self.tick + dice.randint(1, LATE_TICKS_MAX)].append((receiver, sender, message))
+            self.mail[self.tick + dice.randint(1, LATE_TICKS_MAX)].append(message)
+            self.outcomes["repeated"] += 1
+
+    def deliver(self, message: Message) -> None:
+        receiver, sender, number, content = message
+        link = type(content), receiver, sender
+        self.outcomes["overtaken"] += number < self.newest[link]
+        self.newest[link] = max(self.newest[link], number)
+        if isinstance(content, Answer):
+            self.hear(receiver, content)
+        elif self.hosts[receiver].shard is not None:
+            self.hosts[receiver].inbox.append((sender, content))
+        else:
+            self.outcomes["lost"] += 1
 
     # Shards.
 
@@ -284,18 +310,19 @@ class World:
                 self.bring_down(host)
         for progresses in self.coordinators:
             if self.dice.random() < self.faults.coordinator_crash:
+                self.outcomes["a coordinator crashed"] += 1
                 progresses.clear()
 
     def bring_down(self, host: Host) -> None:
         """Before, within or after a commit: what was asked is lost, or what was done is not told."""
         assert host.shard is not None
-        moment = self.dice.choice(("before", "within", "after"))
         batch = host.inbox[:REQUESTS_MAX]
-        if moment != "before" and batch:
+        moment = self.dice.choice(("before", "within", "after")) if batch else "before"
+        self.outcomes[f"crashed {moment} a commit"] += 1
+        if moment != "before":
             host.signer.is_failing = moment == "within"
             with suppress(Crash):
                 self.protocol.answers(host.shard, [request for _, request in batch])
-            self.outcomes[f"crashed {moment} a commit"] += 1
         host.signer.is_failing = False
         self.checker.closed(host.number, host.shard)
         host.close()
