@@ -7,7 +7,7 @@ over the shards from time to time and `conclude` what it finds.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from ledger.decision import Answer, Progress, Request, Stage, after, give_up, requests
+from ledger.decision import Answer, Progress, Request, after, give_up, requests
 from ledger.entry import ZERO_HASH
 from ledger.errors import EntryNotFound
 from ledger.exchange import Exchange, decode
@@ -45,7 +45,7 @@ async def conclude(
     """
     num_vain = 0
     while progress.waiting and num_vain < rounds_max:
-        if progress.stage == Stage.PREPARE and now_ns() > progress.exchange.deadline_ns:
+        if now_ns() > progress.exchange.deadline_ns:
             progress = give_up(progress)
         before = progress
         for answer in await asyncio.gather(*(send(request) for request in requests(progress))):
@@ -86,12 +86,11 @@ def unfinished(shard: Shard, now_ns: int, *, num_max: int = UNFINISHED_MAX) -> l
 
 
 def _exchange_of(shard: Shard, index: int) -> Exchange | None:
-    """The exchange whose first leg in a shard is this; None if the transfer is no such leg."""
-    entry = shard.entry(index)
-    if entry.meta_hash == ZERO_HASH:
-        return None
+    """The exchange whose first leg in a shard is this; None if the transfer is no such leg, or there is no room to
+    integrate what was sequenced, so that it cannot be read yet."""
     try:
-        exchange = decode(shard.meta(index))
+        entry = shard.entry(index)
+        exchange = decode(shard.meta(index)) if entry.meta_hash != ZERO_HASH else None
     except EntryNotFound:
         return None
     return exchange if exchange is not None and holds(entry, exchange) else None

@@ -69,8 +69,8 @@ class Exchange(
 ):
     """What happens, all or nothing. `home` is the asset's shard, where it is decided whether it happens.
 
-    `id`: the caller's, once for ever in its home. After `deadline_ns` (Unix time) whoever finds it undecided calls
-    it off.
+    `id`: the caller's, once for ever in its home. After `deadline_ns` (Unix time) whoever works on it, or finds it, and
+    does not know it to be decided calls it off.
     """
 
     id: Id

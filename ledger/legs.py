@@ -14,6 +14,11 @@ finds one of these has everything.
     id of its end        SHA-256("mintage end\\n" ‖ id of the leg), cut likewise
 
 So an exchange id is decided once, and no exchange can end the legs of another one, not even with the same id.
+
+Whoever knows the terms can tell these ids beforehand, and an id is given once: a stranger who recorded something else
+under the id of a leg's end would keep it from being posted. So a service that lets strangers name ids derives the
+recorded ones from who they are and what they say (a hash of both); entries of the kind DECISION, and what ends a
+pending transfer, are not for strangers at all.
 """
 
 import hashlib
@@ -25,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.decision import Answer, Request, Stage
-from ledger.entry import ID_BYTES, ZERO_ID, Entries, Entry, Flag, Kind, zeros
+from ledger.entry import ID_BYTES, ZERO_HASH, ZERO_ID, Entries, Entry, Flag, Kind, zeros
 from ledger.exchange import Exchange
 from ledger.payload import Payload
 from ledger.result import Result
@@ -102,9 +107,15 @@ def decision_id(exchange_id: bytes) -> bytes:
     return hashlib.sha256(b"mintage decision\n" + exchange_id).digest()[:ID_BYTES]
 
 
+def is_leg(entry: Entry, exchange: Exchange) -> bool:
+    """Whether a recorded entry is a leg of an exchange, held or settled: not by its id alone, but in all it says."""
+    leg = msgspec.structs.replace(entry, flags=0, shard=0, time_ns=0, meta_hash=ZERO_HASH)
+    return leg in _legs(exchange, entry.shard)
+
+
 def holds(entry: Entry, exchange: Exchange) -> bool:
-    """Whether a pending entry is a leg of an exchange, whose terms were found beside it."""
-    return entry.meta_hash == exchange.digest and entry.id in {leg.id for leg in _legs(exchange, entry.shard)}
+    """Whether an entry is the leg of an exchange that has the terms beside it."""
+    return entry.meta_hash == exchange.digest and is_leg(entry, exchange)
 
 
 def columns(rows: Sequence[Entry]) -> Entries:

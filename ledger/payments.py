@@ -11,7 +11,6 @@ A transfer is bound to its payment in one of three ways, and all three are in th
 Terms that were erased bind no more than a shard at a time: then the answer is what the chains say.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
 
@@ -24,7 +23,7 @@ from ledger.entry import Entry, Flag, Kind, Parent, from_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.exchange import Exchange
 from ledger.index import BATCH_ENTRIES_MAX
-from ledger.legs import decision_id, items
+from ledger.legs import decision_id, holds, is_leg, items
 from ledger.queries import ENDS, end_of
 from ledger.reader import PAGE_MAX, Found, Reader
 
@@ -196,19 +195,26 @@ def _state(entry: Entry, end: Found | None) -> State:
 
 
 def _exchange_of(reader: Reader, together: list[Found]) -> Exchange | None:
-    """The exchange whose terms lie beside one of some entries that belong together."""
+    """The exchange whose terms lie beside one of some entries that belong together. Anyone can put terms beside an
+    entry: they count beside the decision about them, or a leg of theirs."""
     for found in together:
         entry = found.entry
-        terms = None
         if entry.kind == Kind.DECISION:
             terms = reader.content(found.index)
         elif entry.kind in _TRANSFERS and entry.meta_hash == entry.request_hash:
             terms = reader.meta(found.index)
-        if terms is not None and hashlib.sha256(terms).digest() == entry.request_hash:
-            exchange = exchanges.decode(terms)
-            if exchange is not None:
-                return exchange
+        else:
+            continue
+        exchange = None if terms is None else exchanges.decode(terms)
+        if exchange is not None and (_decides(entry, exchange) or holds(entry, exchange)):
+            return exchange
     return None
+
+
+def _decides(entry: Entry, exchange: Exchange) -> bool:
+    """Whether an entry is the decision about exactly these terms."""
+    is_decision = entry.kind == Kind.DECISION and entry.id == decision_id(exchange.id)
+    return is_decision and entry.content_hash == exchange.digest
 
 
 def _decision(shards: Mapping[int, Reader], exchange: Exchange) -> Decision | None:
@@ -216,7 +222,7 @@ def _decision(shards: Mapping[int, Reader], exchange: Exchange) -> Decision | No
     if exchange.home not in shards:
         return None
     found = shards[exchange.home].by_id(decision_id(exchange.id))
-    if found is None or found.entry.content_hash != exchange.digest:
+    if found is None or not _decides(found.entry, exchange):
         return None
     return Decision((exchange.home, found.index), found.entry.amount == 1)
 
@@ -225,5 +231,5 @@ def _legs(reader: Reader, exchange: Exchange, shard: int) -> Iterator[Found]:
     """What was recorded of an exchange's legs in a shard."""
     for leg, _ in items(Request(exchange, shard, Stage.PREPARE)):
         found = reader.by_id(leg.id)
-        if found is not None:
+        if found is not None and is_leg(found.entry, exchange):
             yield found

@@ -143,11 +143,12 @@ def _write_batches(shard: Shard, life: int, tell: Tell, num_batches: int, is_ove
         for number in range(num_batches):
             call = call_of(Name(life, BATCHES, number))
             tell(Record(BEGUN, BATCHES, number))
-            appended = shard.append(call.entries)
+            record = shard.append if number % 2 else shard.sequence
+            appended = record(call.entries)
             assert not appended.results.any(), appended.results
             tell(Record(DONE, BATCHES, number, len(call.entries), int(appended.indices[0])))
-            _tell_head(shard, tell)
             if number % _BATCHES_PER_EXPIRY == 0:
+                _tell_head(shard, tell)
                 assert not shard.expire().results.any()
     except BaseException as error:
         _tell_failure(error, tell)

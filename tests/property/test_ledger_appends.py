@@ -247,7 +247,9 @@ class Use(RuleBasedStateMachine):
         source = random.Random(seed)
         for _ in range(num_batches):
             steps = [random_step(source) for _ in range(source.randint(1, SIZES.batch_entries_max))]
-            self.offer(self.written(steps))
+            self.offer(self.written(steps), small=source.random() < 0.5)
+            if source.random() < 0.2:
+                self.shard.integrate()
         self.check()
 
     @rule(steps=BATCHES)
@@ -264,6 +266,19 @@ class Use(RuleBasedStateMachine):
             patch.setattr(self.shard._store, "write", lambda: full_disk(self.shard))
             with suppress(LedgerFull):
                 self.shard.append(columns(*batch), payloads_of(batch))
+        assert self.shard.book.snapshot() == before
+        self.check()
+
+    @rule(steps=BATCHES)
+    def sequence_in_vain(self, steps: list[Step]) -> None:
+        """There is no room for the write-ahead log: nothing happens."""
+        batch = self.written(steps)
+        before = self.shard.book.snapshot()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.shard._writer._wal, "write", no_room)
+            patch.setattr(self.shard._store, "write", lambda: full_disk(self.shard))
+            with suppress(LedgerFull):
+                self.shard.sequence(columns(*batch), payloads_of(batch))
         assert self.shard.book.snapshot() == before
         self.check()
 
@@ -366,13 +381,14 @@ class Use(RuleBasedStateMachine):
             parents=tuple(dict.fromkeys([*own, *((FOREIGN_SHARD, index) for index in step.foreign)])),
         )
 
-    def offer(self, batch: list[Entry]) -> None:
+    def offer(self, batch: list[Entry], *, small: bool = False) -> None:
         """To both; the answers are the same, and those to what is recorded name its place."""
         begin_ns = max(self.now_ns, self.last_ns + 1)
         timed = [msgspec.structs.replace(entry, time_ns=begin_ns + place) for place, entry in enumerate(batch)]
         expected = self.model.offer(timed, {})
         self.history.append(("append", begin_ns, batch))
-        appended = self.shard.append(columns(*batch), payloads_of(batch))
+        append = self.shard.sequence if small else self.shard.append
+        appended = append(columns(*batch), payloads_of(batch))
         assert [Result(code) for code in appended.results.tolist()] == expected
         recorded = [place for place, result in enumerate(expected) if result == Result.OK]
         if recorded:
@@ -392,7 +408,8 @@ class Use(RuleBasedStateMachine):
         entries = list(self.model.entries.values())
         assert self.shard.tree_size == len(entries)
         assert self.shard.read_entries(0, len(entries)) == b"".join(map(encode, entries))
-        checkpoint = open_checkpoint(self.shard.checkpoint(), [self.shard._signer.key])
+        key = keys_of(Path(self.directory.name) / "log").signers[0].key
+        checkpoint = open_checkpoint(self.shard.checkpoint(), [key])
         assert (checkpoint.tree_size, checkpoint.root) == (len(entries), self.root())
         assert_same(SimpleNamespace(book=self.shard.book), self.model)  # type: ignore[arg-type]
         assert [self.shard.find(entry.id) for entry in entries] == list(range(len(entries)))
@@ -400,6 +417,10 @@ class Use(RuleBasedStateMachine):
         with self.shard._store.read() as snapshot:
             contents = {index: snapshot.content(index) for index in range(len(entries))}
         assert {index: content for index, content in contents.items() if content} == self.model.contents()
+
+
+def no_room(data: bytes) -> None:
+    raise LedgerFull("the disk is full", where="here", fix="None.")
 
 
 @contextmanager
@@ -428,5 +449,5 @@ def test_a_long_life_with_many_merges_of_the_index_leaves_the_same(seed: int) ->
         use.append_many(source.getrandbits(32), 12)
         use.clock(source.choice([1, NS_PER_S // 2, 2 * NS_PER_S, -NS_PER_S]))
         source.choice([use.expire, use.reopen, lambda: use.prove(source.getrandbits(16))])()
-    assert max(run.level for run in use.shard._memory.index.runs.families[Family.ID]) >= 2, seed
+    assert max(run.level for run in use.shard._writer.memory.index.runs.families[Family.ID]) >= 2, seed
     use.teardown()

@@ -34,9 +34,10 @@ from ledger.coordinator import ROUNDS_MAX, Send, conclude, to_shards, unfinished
 from ledger.decision import Answer, Progress, Request, Stage, after, begin, requests, resume
 from ledger.entry import AMOUNT_MAX, ZERO_ID, Entry, Flag, Kind
 from ledger.errors import EntryInvalid, LedgerCorrupt
-from ledger.exchange import BASIS_POINTS, ROYALTIES_MAX, Account, Royalty, clearing_id, decode
+from ledger.exchange import BASIS_POINTS, ROYALTIES_MAX, Account, Exchange, Royalty, clearing_id, decode
 from ledger.legs import answers, columns, decision_id, items
 from ledger.payload import Payload, canonical_json
+from ledger.payments import paid_for
 from ledger.result import Result
 
 Pause = Callable[[int], Awaitable[None]]
@@ -310,11 +311,25 @@ def test_a_coordinator_leaves_an_exchange_alone_after_so_many_rounds_in_vain(mar
     assert (left.stage, left.waiting, left.is_committed) == (Stage.COMMIT, frozenset({HOME}), None)
 
 
-def test_after_its_deadline_an_exchange_that_is_not_decided_is_called_off(market: Market) -> None:
+@pytest.mark.parametrize("make", [agreed, agreed_at_home])
+def test_after_its_deadline_an_exchange_that_is_not_decided_is_called_off(
+    market: Market, make: Callable[[], Exchange]
+) -> None:
     market.now_ns = DEADLINE_NS + 1
-    progress = carry(market, begin(agreed()))
+    progress = carry(market, begin(make()))
     assert progress.is_committed is False
     assert [shard.live() for shard in market.shards.values()] == [[], [], []]
+    assert market.owner() == SELLER
+
+
+@pytest.mark.parametrize("make", [agreed, agreed_at_home])
+def test_a_repeat_after_the_deadline_is_told_what_was_decided_before(
+    market: Market, make: Callable[[], Exchange]
+) -> None:
+    carry(market, begin(make()))
+    books, market.now_ns = market.books(), DEADLINE_NS + 1
+    assert carry(market, begin(make())).is_committed
+    assert market.books() == books
 
 
 @pytest.mark.parametrize(("num_stages", "is_committed"), [(0, False), (1, False), (2, True), (3, True)])
@@ -362,6 +377,33 @@ def test_a_pending_transfer_that_is_no_leg_is_left_alone(market: Market) -> None
     market.record(market.shards[0], money("bare", BUYER, BANK, 5, Flag.PENDING))
     assert len(market.shards[0].live()) == 3
     assert unfinished(market.shards[0], DEADLINE_NS + 1) == []
+
+
+def test_terms_beside_an_entry_that_is_no_leg_of_theirs_bind_it_to_nothing(market: Market) -> None:
+    exchange = agreed()
+    carry(market, begin(exchange))
+    claim = money("claim", BANK, ARTIST, 1)
+    claim = msgspec.structs.replace(claim, meta_hash=exchange.digest, request_hash=exchange.digest)
+    assert not market.shards[2].append(columns([claim]), [Payload(meta=exchange.terms)]).results.any()
+    readers = {number: shard.reader() for number, shard in market.shards.items()}
+    (leg,) = [entry for entry, _ in items(Request(exchange, 2, Stage.PREPARE))]
+    assert paid_for(readers, 2, leg.id).exchange == exchange.id
+    claimed = paid_for(readers, 2, claim.id)
+    assert (claimed.exchange, claimed.others) == (None, ())
+
+
+def test_an_entry_under_the_id_of_a_leg_that_says_something_else_is_no_leg(market: Market) -> None:
+    exchange = agreed()
+    (leg,) = [entry for entry, _ in items(Request(exchange, 2, Stage.PREPARE))]
+    changed = msgspec.structs.replace(leg, amount=leg.amount + 1)
+    assert not market.shards[2].append(columns([changed]), [Payload(meta=exchange.terms)]).results.any()
+    assert unfinished(market.shards[2], DEADLINE_NS + 1) == []
+    progress = carry(market, begin(exchange))
+    assert (progress.is_committed, progress.refusal) == (False, Result.EXISTS_WITH_DIFFERENT_AMOUNT)
+    readers = {number: shard.reader() for number, shard in market.shards.items()}
+    assert paid_for(readers, 2, leg.id).exchange is None
+    first, *_ = [entry for entry, _ in items(Request(exchange, 0, Stage.PREPARE))]
+    assert leg.id not in [other.id for other in paid_for(readers, 0, first.id).others]
 
 
 # Expiry of ordinary pending transfers.
