@@ -1,18 +1,21 @@
-"""What a power cut leaves of a commit: the acknowledged entries, and a shard that opens.
+"""What a power cut leaves of a write: every entry that was acknowledged, and a shard that opens.
 
 A commit of LMDB, opened without flags as `ledger.store` does it (mdb.c, `mdb_txn_commit`):
 
-    1. its pages are written, all of them in places that no page of the last two commits has      (`mdb_page_flush`)
-    2. fdatasync                                                                                   (`mdb_env_sync0`)
-    3. one of the two meta pages, in turn, is written through a descriptor opened with O_DSYNC      (`mdb_env_write_meta`)
+    1. its pages are written, all of them in places that no page of the last two commits has   (`mdb_page_flush`)
+    2. fdatasync                                                                                (`mdb_env_sync0`)
+    3. one of the two meta pages, in turn, through a descriptor opened with O_DSYNC             (`mdb_env_write_meta`)
 
-Until 2 is done the disk may have any of the new pages, whole or by sectors, and a file of any length between; the newest
-valid meta page is the old one, and nothing that it leads to was touched. Step 3 writes 120 bytes within one sector,
-which a disk writes whole or not at all; when it does, the pages are there. So the states that hardware can leave are
-these: any part of the new sectors under the old meta pages, and all of them under the new one.
+Until 2 is done the disk may have any of the new pages, whole or by sectors, and a file of any length between; the
+newest meta page is the old one, and nothing that it leads to was touched. Step 3 writes 120 bytes within one sector,
+which a disk writes whole or not at all; when it does, the pages are there. So hardware can leave any part of the new
+sectors under the old meta pages, or all of them under the new one.
+A record of the write-ahead log is written into blocks that the file has, and counts if its checksum holds. Hardware
+can leave any of its sectors.
 
-Each is replayed here from the file before and after a commit. The states that no hardware leaves, which synced in the
-order of 1 to 3, are replayed, too: a meta page before its pages, and a file cut off. Those must be detected.
+Those states are replayed here from the files before and after a write. The states that no disk leaves, which synced
+when it said so, are replayed, too: a meta page before its pages, a file cut off, a record that is broken though later
+ones are there. They must be detected.
 """
 
 import faulthandler
@@ -25,9 +28,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from crash_checks import Acknowledged, check_whole, opened, repeat
-from crash_load import BATCHES, NUM_CALLERS, SETUP, SNAPSHOT_ENTRIES, Name, call_of
+from crash_load import BATCHES, SETUP, Name, call_of, make_small
+from numpy.typing import NDArray
 
 from ledger.entry import ENTRY_BYTES
 from ledger.errors import LedgerCorrupt, LedgerError
@@ -36,172 +41,213 @@ from ledger.log import begun_path, shard_path
 from ledger.reader import PAGE_MAX
 from ledger.shard import Shard
 from ledger.store import DATA_FILE, NEW_FILE, READERS_FILE
+from ledger.wal import FILE_NAMES
 
 NUM_STATES = 3 * int(os.environ.get("MINTAGE_KILLS", "20"))
 PAGE, SECTOR = 4096, 512
+META_BYTES = 2 * PAGE
 META_WRITTEN = (32, 152)  # bytes of a meta page that a commit writes: mdb.c, from mm_mapsize to mm_txnid
-NUM_ROUNDS = 60
-NUM_COMMITS = 16
-"""The last of the rounds, which are replayed."""
+NUM_ROUNDS = 20
+NUM_WRITES = 24
+"""The last ones of the rounds, which are replayed."""
 
-NUM_IMPOSSIBLE = 10
+NUM_IMPOSSIBLE = 6
 NUM_APPENDS = 10
-LOCK_BYTES = 8192
+WRITES_A_LIFE = 25
+FILES = (DATA_FILE, *FILE_NAMES)
+
+Image = dict[str, bytes]
+"""The files of a shard."""
 
 
-class Commit(NamedTuple):
-    """The data file before and after a commit, and how many entries each has."""
+class Write(NamedTuple):
+    """A write of a shard: its files and the number of entries before and after; the call, if it was for one."""
 
-    before: bytes
-    after: bytes
+    before: Image
+    after: Image
     size_before: int
     size_after: int
-    name: Name
+    name: Name | None
 
 
 class History(NamedTuple):
-    """A log, what it has acknowledged before each of its last commits, and those."""
+    """A log, and its last writes with what had been acknowledged before each."""
 
     path: Path
-    commits: list[tuple[Commit, Acknowledged]]
+    writes: list[tuple[Write, Acknowledged]]
 
 
-def names() -> Iterator[Name]:
-    """Batches and small calls of all kinds, in turn."""
-    for number in range(NUM_ROUNDS // 2):
-        yield Name(1, BATCHES, number)
-        yield Name(1, 1, number)
+def image_of(path: Path) -> Image:
+    directory = shard_path(path, 0)
+    return {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
 
 
-def answered(shard: Shard, name: Name) -> int:
-    """Record a call that is new, and what expires; the index of its first entry."""
-    call = call_of(name)
-    appended = shard.append(call.entries, call.payloads)
-    assert not appended.results.any(), appended.results
-    return int(appended.indices[0])
+def lay(path: Path, image: Image, chance: random.Random) -> None:
+    """The shard as the machine finds it when it is on again; nobody syncs LMDB's table of readers."""
+    directory = shard_path(path, 0)
+    for name in FILES:
+        (directory / name).unlink(missing_ok=True)
+    for name, data in image.items():
+        (directory / name).write_bytes(data)
+    (directory / READERS_FILE).write_bytes(chance.randbytes((directory / READERS_FILE).stat().st_size))
+
+
+class Recorder:
+    """Writes into a shard, and what each changes on disk."""
+
+    def __init__(self, path: Path, shard: Shard, acknowledged: Acknowledged, size: int) -> None:
+        self.path = path
+        self.shard = shard
+        self.acknowledged = acknowledged
+        self.size = size
+
+    def write(self, name: Name | None, *, alone: bool = False) -> Write:
+        """Record a call that is new, in one commit, or alone in the write-ahead log; None: integrate what is there.
+
+        It is not acknowledged yet.
+        """
+        before, size = image_of(self.path), self.size
+        if name is None:
+            self.shard.integrate()
+        else:
+            call = call_of(name)
+            appended = (self.shard.sequence if alone else self.shard.append)(call.entries, call.payloads)
+            assert not appended.results.any(), appended.results
+            assert int(appended.indices[0]) == size
+            self.size += len(call.entries)
+        return Write(before, image_of(self.path), size, self.size, name)
+
+    def acknowledge(self, write: Write) -> None:
+        if write.name is not None:
+            self.acknowledged.answer(write.name, write.size_before)
+
+
+def some_writes(life: int) -> Iterator[tuple[Name | None, bool]]:
+    """Batches, small calls of every kind, and integration, in turn: what to give to `Recorder.write`."""
+    for number in range(NUM_ROUNDS):
+        if number % 2:  # else the batch is recorded after what is pending, in a commit of its own
+            yield None, False
+        yield Name(life, BATCHES, number), False
+        for stream in (1, 2):
+            yield Name(life, stream, number), True
+        yield None, False
+        yield Name(life, 3, number), True
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_snapshots() -> Iterator[None]:
+def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ledger.writer.SNAPSHOT_ENTRIES_MIN", SNAPSHOT_ENTRIES)
+        make_small(patch.setattr)
         yield
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory, small_snapshots: None) -> History:
+def history(tmp_path_factory: pytest.TempPathFactory, small: None) -> History:
     path = tmp_path_factory.mktemp("torn") / "log"
-    acknowledged, commits = Acknowledged(path), []
-    file = shard_path(path, 0) / DATA_FILE
+    acknowledged, writes = Acknowledged(path), []
     with opened(path) as shard:
-        acknowledged.answer(Name(0, SETUP, 0), answered(shard, Name(0, SETUP, 0)))
-        for name in names():
-            size, before, known = shard.tree_size, file.read_bytes(), acknowledged.copy()
-            acknowledged.answer(name, answered(shard, name))
-            acknowledged.give_out(shard)
-            commits.append((Commit(before, file.read_bytes(), size, shard.tree_size, name), known))
-    return History(path, commits[-NUM_COMMITS:])
+        recorder = Recorder(path, shard, acknowledged, 0)
+        recorder.acknowledge(recorder.write(Name(0, SETUP, 0)))
+        for number, (name, alone) in enumerate(some_writes(1)):
+            known = acknowledged.copy()
+            write = recorder.write(name, alone=alone)
+            recorder.acknowledge(write)
+            if number % 10 == 0:
+                acknowledged.give_out(shard)
+            writes.append((write, known))
+    return History(path, writes[-NUM_WRITES:])
 
 
-def sectors(data: bytes) -> list[bytes]:
-    return [data[begin : begin + SECTOR] for begin in range(0, len(data), SECTOR)]
+def sectors(data: bytes, length: int) -> NDArray[np.uint8]:
+    """uint8[n, 512] of so many bytes; zeros where the file ends."""
+    return np.frombuffer(data[:length].ljust(length, b"\0"), np.uint8).reshape(-1, SECTOR).copy()
 
 
-def is_meta(sector: int) -> bool:
-    return sector < 2 * PAGE // SECTOR
-
-
-def partly(commit: Commit, chance: random.Random) -> bytes:
-    """The file before a commit with some of its sectors, whole pages or not, and perhaps a part of its new length."""
-    old, new = sectors(commit.before), sectors(commit.after)
-    length = chance.choice([len(old), len(new), chance.randint(len(old), len(new))])
-    state = [*old, *(bytes(SECTOR) for _ in range(length - len(old)))]
+def partly(name: str, old: bytes, new: bytes, chance: random.Random) -> bytes:
+    """A file with some of the sectors of a write that was not synced, whole pages or not, perhaps of part of its
+    length; never its meta page."""
+    length = chance.choice([len(old), len(new), chance.randrange(len(old), len(new) + 1, SECTOR)])
+    state, written = sectors(old, length), sectors(new, length)
     part, unit = chance.choice([0.02, 0.5, 0.98, 1.0]), chance.choice([1, PAGE // SECTOR])
-    for begin in range(0, length, unit):
-        if chance.random() < part:
-            for sector in range(begin, min(begin + unit, length)):
-                state[sector] = state[sector] if is_meta(sector) else new[sector]
-    return b"".join(state)
+    chosen = np.random.default_rng(chance.randrange(2**32)).random(-(-len(state) // unit)) < part
+    chosen = np.repeat(chosen, unit)[: len(state)]
+    if name == DATA_FILE:
+        chosen[: META_BYTES // SECTOR] = False
+    state[chosen] = written[chosen]
+    return state.tobytes()
 
 
-def without_some(commit: Commit, chance: random.Random) -> bytes:
-    """The file after a commit, but some of its pages were not written. No hardware leaves that."""
-    old, new = sectors(commit.before), sectors(commit.after)
-    old += [bytes(SECTOR)] * (len(new) - len(old))
-    unit = PAGE // SECTOR
-    changed = [page for page in range(2, len(new) // unit) if old[page * unit :][:unit] != new[page * unit :][:unit]]
-    for page in chance.sample(changed, chance.randint(1, len(changed))):
-        new[page * unit : (page + 1) * unit] = old[page * unit : (page + 1) * unit]
-    return b"".join(new)
-
-
-def lay(path: Path, state: bytes, chance: random.Random) -> None:
-    """The shard as the machine finds it when it is on again; LMDB's table of readers is never synced."""
-    (shard_path(path, 0) / DATA_FILE).write_bytes(state)
-    (shard_path(path, 0) / READERS_FILE).write_bytes(chance.randbytes(LOCK_BYTES))
+def torn(write: Write, chance: random.Random) -> Image:
+    """What a power cut during a write leaves."""
+    return {name: partly(name, write.before.get(name, b""), data, chance) for name, data in write.after.items()}
 
 
 def test_a_commit_writes_its_meta_page_within_one_sector(history: History) -> None:
-    for commit, _ in history.commits:
-        changed = [place for place in range(2 * PAGE) if commit.before[place] != commit.after[place]]
+    num_commits = 0
+    for write, _ in history.writes:
+        old, new = write.before[DATA_FILE][:META_BYTES], write.after[DATA_FILE][:META_BYTES]
+        changed = np.flatnonzero(np.frombuffer(old, np.uint8) != np.frombuffer(new, np.uint8))
         begin, end = META_WRITTEN
-        assert {place // PAGE for place in changed} in ({0}, {1})
-        assert all(begin <= place % PAGE < end <= SECTOR for place in changed)
+        assert end <= SECTOR and ((changed % PAGE >= begin) & (changed % PAGE < end)).all()
+        num_commits += len(set(changed // PAGE))
+    assert num_commits
 
 
 @pytest.mark.timeout(60 + NUM_STATES)
-def test_no_part_of_a_commit_that_a_power_cut_leaves_harms_what_was_acknowledged(history: History) -> None:
+def test_no_part_of_a_write_that_a_power_cut_leaves_harms_what_was_acknowledged(history: History) -> None:
     chance, seen = random.Random(1), Counter[str]()
     for number in range(NUM_STATES):
-        commit, known = history.commits[number % len(history.commits)]
+        write, known = history.writes[number % NUM_WRITES]
         acknowledged = known.copy()
-        lay(history.path, partly(commit, chance), chance)
+        acknowledged.unanswered = [write.name] if write.name else []
+        lay(history.path, torn(write, chance), chance)
         with opened(history.path) as shard:
-            assert shard.tree_size == commit.size_before, number
+            assert shard.tree_size in (write.size_before, write.size_after), number
             check_whole(shard, acknowledged, chance, (1, number))
-            acknowledged.unanswered = [commit.name]
             repeat(shard, acknowledged, chance, seen)
             check_whole(shard, acknowledged, chance, (1, number))
-        if number % NUM_COMMITS == 0:
+        if number % NUM_WRITES == 0:
             assert check(history.path).problems == (), number
-    assert seen == {"calls repeated that were not recorded": NUM_STATES}
+    assert seen["calls repeated that were not recorded"] and seen["calls repeated that were recorded"], seen
 
 
-def test_a_power_cut_after_a_commit_leaves_all_of_it(history: History) -> None:
+def test_a_power_cut_after_a_write_leaves_all_of_it(history: History) -> None:
     chance, seen = random.Random(2), Counter[str]()
-    for number, (commit, known) in enumerate(history.commits):
+    for number, (write, known) in enumerate(history.writes):
         acknowledged = known.copy()
-        lay(history.path, commit.after, chance)
+        acknowledged.unanswered = [write.name] if write.name else []
+        lay(history.path, write.after, chance)
         with opened(history.path) as shard:
-            assert shard.tree_size == commit.size_after
-            acknowledged.unanswered = [commit.name]
+            assert shard.tree_size == write.size_after
             repeat(shard, acknowledged, chance, seen)
             check_whole(shard, acknowledged, chance, (2, number))
-    assert seen == {"calls repeated that were recorded": NUM_COMMITS}
+    assert set(seen) == {"calls repeated that were recorded"}
 
 
 def test_one_power_cut_after_the_other_loses_nothing(history: History) -> None:
-    """The machine fails in every commit; sometimes what the next finds is what the one before had left half done."""
+    """The machine fails again and again, and what is found is what the failure before has left half done."""
     chance, seen = random.Random(3), Counter[str]()
-    commit, known = history.commits[0]
-    acknowledged, state, file = known.copy(), commit.before, shard_path(history.path, 0) / DATA_FILE
-    for number in range(NUM_STATES // 2):
-        lay(history.path, state, chance)
-        name = Name(2, chance.choice([BATCHES, *range(1, NUM_CALLERS + 1)]), 5 * number)
+    (write, known), is_torn = history.writes[0], True
+    acknowledged, image = known.copy(), write.before
+    for life in range(2, 2 + NUM_STATES // 4):
+        lay(history.path, image, chance)
         with opened(history.path) as shard:
-            check_whole(shard, acknowledged, chance, (3, number))
-            size, before = shard.tree_size, file.read_bytes()
-            first = answered(shard, name)
-            done = Commit(before, file.read_bytes(), size, shard.tree_size, name)
-            is_durable = chance.random() < 0.5
-            if is_durable:
-                acknowledged.answer(name, first)
-                acknowledged.give_out(shard)
-            seen["durable" if is_durable else "lost"] += 1
-        state = done.after if is_durable else partly(done, chance)
-    lay(history.path, state, chance)
+            if chance.random() < 0.5:  # else the first write finds what is pending
+                check_whole(shard, acknowledged, chance, (3, life))
+            recorder = Recorder(history.path, shard, acknowledged, shard.tree_size)
+            todo = list(some_writes(life))[: chance.randint(1, WRITES_A_LIFE)]
+            for number, (name, alone) in enumerate(todo, 1):
+                write = recorder.write(name, alone=alone)
+                is_torn = number == len(todo) and chance.random() < 0.7
+                if not is_torn:
+                    recorder.acknowledge(write)
+            image = torn(write, chance) if is_torn else write.after
+            seen["torn" if is_torn else "whole"] += 1
+    lay(history.path, image, chance)
+    with opened(history.path) as shard:
+        check_whole(shard, acknowledged, chance, (3, 0))
     assert check(history.path).problems == ()
-    assert seen["durable"] and seen["lost"], seen
+    assert seen["torn"] and seen["whole"], seen
 
 
 @pytest.mark.parametrize("left", [b"", bytes(PAGE), bytes(2 * PAGE), b"half of a" * 2000])
@@ -213,9 +259,58 @@ def test_a_power_cut_while_a_shard_is_made_leaves_one_that_can_be_made(tmp_path:
     (directory / DATA_FILE).unlink()
     (directory / NEW_FILE).write_bytes(left)
     with opened(tmp_path / "log") as shard:
-        assert answered(shard, Name(0, SETUP, 0)) == 0
+        assert not shard.append(call_of(Name(0, SETUP, 0)).entries).results.any()
     assert not (directory / NEW_FILE).exists()
     assert check(tmp_path / "log").problems == ()
+
+
+def test_a_record_that_is_broken_though_later_ones_are_there_is_named(history: History, tmp_path: Path) -> None:
+    """No power cut leaves that: each is durable before the next is written. The last one, broken, is one that never
+    was acknowledged; nothing can tell it from one that was."""
+    path, chance = tmp_path / "log", random.Random(7)
+    with opened(path) as shard:
+        recorder = Recorder(path, shard, Acknowledged(path), 0)
+        recorder.write(Name(0, SETUP, 0))
+        writes = [recorder.write(Name(1, 1, number), alone=True) for number in range(3)]
+    image = writes[-1].after
+    places = [begin for write in writes for begin in changed_blocks(write, FILE_NAMES[0])]
+    assert len(places) == len(writes)
+    for broken, place in enumerate(places):
+        data = bytearray(image[FILE_NAMES[0]])
+        data[place + chance.randrange(ENTRY_BYTES)] ^= 1 << chance.randrange(8)
+        lay(path, image | {FILE_NAMES[0]: bytes(data)}, chance)
+        if broken < len(places) - 1:
+            with pytest.raises(LedgerCorrupt, match="entries are there without it"):
+                opened(path)
+        else:
+            with opened(path) as shard:
+                assert shard.tree_size == writes[-1].size_before
+    lay(path, image, chance)
+    with opened(path) as shard:
+        assert shard.tree_size == writes[-1].size_after
+
+
+def changed_blocks(write: Write, name: str) -> list[int]:
+    """Where the blocks of a file begin that a write changed."""
+    old, new = write.before.get(name, b""), write.after[name]
+    length = len(new)
+    changed = (sectors(old, length) != sectors(new, length)).reshape(-1, PAGE).any(axis=1)
+    return (np.flatnonzero(changed) * PAGE).tolist()
+
+
+def commits_of(history: History) -> list[Write]:
+    """Those writes that were commits, and left nothing pending."""
+    return [write for write, _ in history.writes if write.name is not None and write.name.stream == BATCHES]
+
+
+def without_some(write: Write, chance: random.Random) -> bytes:
+    """The data file after a commit, but some of its pages were not written."""
+    new = write.after[DATA_FILE]
+    old, state = sectors(write.before[DATA_FILE], len(new)).reshape(-1, PAGE), sectors(new, len(new)).reshape(-1, PAGE)
+    changed = [begin // PAGE for begin in changed_blocks(write, DATA_FILE) if begin >= META_BYTES]
+    lost = chance.sample(changed, chance.randint(1, len(changed)))
+    state[lost] = old[lost]
+    return state.tobytes()
 
 
 def rows_of(shard: Shard, num_entries: int) -> bytes:
@@ -232,7 +327,7 @@ def is_silently_wrong(path: Path, expected: bytes) -> bool:
             if shard.tree_size != num_entries or rows_of(shard, num_entries) != expected:
                 return True
             for number in range(NUM_APPENDS):
-                answered(shard, Name(9, BATCHES, number))
+                shard.append(call_of(Name(9, BATCHES, number)).entries)
             return rows_of(shard, num_entries) != expected
     except LedgerError:
         return False
@@ -253,9 +348,9 @@ def exit_code_of_verdict(path: Path, expected: bytes) -> int:
     return process.exitcode
 
 
-def expected_of(history: History, commit: Commit, chance: random.Random) -> bytes:
-    """The entries after a commit."""
-    lay(history.path, commit.after, chance)
+def expected_of(history: History, write: Write, chance: random.Random) -> bytes:
+    """The entries after a write."""
+    lay(history.path, write.after, chance)
     with opened(history.path) as shard:
         return rows_of(shard, shard.tree_size)
 
@@ -264,26 +359,25 @@ def test_a_meta_page_before_its_pages_is_found_by_fsck_or_does_no_harm(history: 
     """No disk that syncs leaves that; one that lies about it does."""
     chance, seen = random.Random(4), Counter[str]()
     for number in range(NUM_IMPOSSIBLE):
-        commit, _ = chance.choice(history.commits)
-        expected = expected_of(history, commit, chance)
-        lay(history.path, without_some(commit, chance), chance)
+        write = chance.choice(commits_of(history))
+        expected = expected_of(history, write, chance)
+        lay(history.path, write.after | {DATA_FILE: without_some(write, chance)}, chance)
         is_found = bool(check(history.path).problems)
-        exit_code = exit_code_of_verdict(history.path, expected)
-        assert is_found or exit_code == 0, number
+        assert is_found or exit_code_of_verdict(history.path, expected) == 0, number
         seen["found" if is_found else "no harm"] += 1
     assert seen["found"] > NUM_IMPOSSIBLE // 2, seen
 
 
 def test_a_file_that_was_cut_off_is_found(history: History) -> None:
-    """No disk that syncs leaves that. The owner, who cannot know why a file ends early, opens it or not; fsck knows."""
+    """No disk that syncs leaves that. The owner cannot know why a file ends early, and opens it or not; fsck knows, and
+    still knows when the owner has given the file its length again."""
     chance = random.Random(5)
     for number in range(NUM_IMPOSSIBLE):
-        commit, _ = chance.choice(history.commits)
-        expected = expected_of(history, commit, chance)
-        num_lost = chance.choice([1, SECTOR, PAGE, chance.randint(1, len(commit.after) // 2)])
-        lay(history.path, commit.after[:-num_lost], chance)
-        (problem,) = check(history.path).problems
-        assert f"ends {num_lost} bytes before its last page" in problem.what, number
+        write = chance.choice(commits_of(history))
+        expected, data = expected_of(history, write, chance), write.after[DATA_FILE]
+        num_lost = chance.choice([1, SECTOR, PAGE, chance.randint(1, len(data) // 2)])
+        lay(history.path, write.after | {DATA_FILE: data[:-num_lost]}, chance)
+        assert "before its last page" in check(history.path).problems[0].what, number
         exit_code = exit_code_of_verdict(history.path, expected)
         assert check(history.path).problems or exit_code == 0, number
 
@@ -291,12 +385,12 @@ def test_a_file_that_was_cut_off_is_found(history: History) -> None:
 @pytest.mark.parametrize("meta", [0, 1])
 def test_a_meta_page_that_is_none_is_named(history: History, meta: int) -> None:
     """No power cut leaves that: a commit writes a part of the page that has no mark of what it is."""
-    chance = random.Random(6)
-    state = bytearray(history.commits[-1][0].after)
+    chance, write = random.Random(6), history.writes[-1][0]
+    state = bytearray(write.after[DATA_FILE])
     state[meta * PAGE : (meta + 1) * PAGE] = chance.randbytes(PAGE)
-    lay(history.path, bytes(state), chance)
+    lay(history.path, write.after | {DATA_FILE: bytes(state)}, chance)
     with pytest.raises(LedgerCorrupt, match="not an LMDB file"):
         opened(history.path)
-    lay(history.path, history.commits[-1][0].after, chance)
+    lay(history.path, write.after, chance)
     with opened(history.path) as shard:
-        assert shard.tree_size == history.commits[-1][0].size_after
+        assert shard.tree_size == write.size_after

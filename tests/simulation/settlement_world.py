@@ -1,13 +1,14 @@
 """A seeded world of shards, coordinators and clients that exchange assets for money, on a virtual clock, under faults.
 
-The shards are real ones, on LMDB in a directory of tmpfs. Between them and the coordinators lies a network that loses,
-repeats, delays and reorders messages. Shards crash before, within and after a commit and come back with what is stored;
-coordinators forget everything. All chance comes from one seed, so a failure is replayed by its seed.
+The shards are real ones, on LMDB in a directory of tmpfs; half of their batches go through the write-ahead log. Between
+them and the coordinators lies a network that loses, repeats, delays and reorders messages. Shards crash before, within
+and after a commit, or when a batch is in the write-ahead log alone, and come back with what is durable; coordinators
+forget everything. All chance comes from one seed, so a failure is replayed by its seed.
 """
 
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,13 @@ from settlement_checker import Checker, demand
 from ledger import decision
 from ledger.coordinator import unfinished
 from ledger.decision import Answer, Progress, Request
-from ledger.entry import ID_BYTES, Entry, Flag, Kind
+from ledger.entry import ID_BYTES, Entries, Entry, Flag, Kind
 from ledger.exchange import Account, Exchange, Royalty, clearing_account, draw_up
-from ledger.legs import answers, columns
+from ledger.legs import Appends, answers, columns
 from ledger.log import open_keys, shard_path
 from ledger.note import Signer
-from ledger.shard import Shard
+from ledger.payload import Payload
+from ledger.shard import Appended, Shard
 
 START_NS = 1_700_000_000 * 10**9
 TICK_NS = 10**8
@@ -32,6 +34,8 @@ CURRENCY = 1
 MAP_BYTES = 1 << 33
 REQUESTS_MAX = 400
 """So many requests of two moves and more fit into one batch."""
+
+CRASHES = ("before a commit", "within a commit", "after a commit", "before it was integrated")
 
 RESEND_TICKS = 15
 SCAN_TICKS = 12
@@ -100,7 +104,17 @@ class Protocol:
     after: Callable[[Progress, Answer], Progress] = decision.after
     give_up: Callable[[Progress], Progress] = decision.give_up
     resume: Callable[[Exchange], Progress] = decision.resume
-    answers: Callable[[Shard, list[Request]], list[Answer]] = answers
+    answers: Callable[[Appends, list[Request]], list[Answer]] = answers
+
+
+@dataclass(frozen=True)
+class Logging:
+    """A shard whose batches go into the write-ahead log first."""
+
+    shard: Shard
+
+    def append(self, entries: Entries, payloads: Sequence[Payload] | None = None) -> Appended:
+        return self.shard.sequence(entries, payloads)
 
 
 @dataclass
@@ -127,6 +141,13 @@ class Host:
         if self.shard is not None:
             self.shard.close()
             self.shard = None
+
+    def kill(self) -> None:
+        """It ends without a word: nothing that is in the write-ahead log alone is integrated any more."""
+        assert self.shard is not None
+        self.shard._writer._wal.close()
+        self.shard._store.close()
+        self.shard = None
 
 
 def id_of(number: int, what: bytes) -> bytes:
@@ -314,18 +335,19 @@ class World:
                 progresses.clear()
 
     def bring_down(self, host: Host) -> None:
-        """Before, within or after a commit: what was asked is lost, or what was done is not told."""
+        """What was asked is lost, or what was done is not told."""
         assert host.shard is not None
         batch = host.inbox[:REQUESTS_MAX]
-        moment = self.dice.choice(("before", "within", "after")) if batch else "before"
-        self.outcomes[f"crashed {moment} a commit"] += 1
-        if moment != "before":
-            host.signer.is_failing = moment == "within"
+        moment = self.dice.choice(CRASHES) if batch else CRASHES[0]
+        self.outcomes[f"crashed {moment}"] += 1
+        if moment != CRASHES[0]:
+            host.signer.is_failing = moment == "within a commit"
+            way_in = Logging(host.shard) if moment == "before it was integrated" else host.shard
             with suppress(Crash):
-                self.protocol.answers(host.shard, [request for _, request in batch])
+                self.protocol.answers(way_in, [request for _, request in batch])
         host.signer.is_failing = False
         self.checker.closed(host.number, host.shard)
-        host.close()
+        host.kill()
         host.inbox.clear()
         host.down_until = self.tick + self.dice.randint(1, 20)
 
@@ -336,7 +358,8 @@ class World:
         batch, host.inbox = host.inbox[:REQUESTS_MAX], host.inbox[REQUESTS_MAX:]
         if batch:
             self.dice.shuffle(batch)
-            told = self.protocol.answers(host.shard, [request for _, request in batch])
+            way_in = Logging(host.shard) if self.dice.random() < 0.5 else host.shard
+            told = self.protocol.answers(way_in, [request for _, request in batch])
             for (sender, _), answer in zip(batch, told, strict=True):
                 self.post(sender, host.number, answer)
         if self.dice.random() < self.faults.hold:
