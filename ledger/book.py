@@ -26,7 +26,7 @@ from ledger.positions import ACCOUNT_DTYPE, ASSET_DTYPE, NO_ROW, PENDING_DTYPE, 
 from ledger.result import Result
 from ledger.settlement import ROW_DTYPE, apply
 
-SNAPSHOT_MAGIC = b"mintage-book-1\n\0"
+SNAPSHOT_MAGIC = b"mintage-book-2\n\0"
 SNAPSHOT_HASH_BYTES = 32
 DUE_MAX = 8190
 """Transfers told by one call of `due`: one batch."""
@@ -38,7 +38,8 @@ _ROWS = {"account": ACCOUNT_DTYPE, "asset": ASSET_DTYPE, "pending": PENDING_DTYP
 _ROWS_MIN = 64
 _NEVER_NS = 2**64 - 1
 _ID = struct.Struct("<QQ")
-_COUNTS = struct.Struct("<QQQ")
+_SIZE = struct.Struct("<Q")
+_HEADER = struct.Struct(f"<Q{len(SNAPSHOT_MAGIC)}sQQQ")  # number of entries, magic, numbers of rows
 _ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
 _SIDES = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
 
@@ -222,11 +223,16 @@ class Book:
         indices = np.sort(self._live()["index"])
         return indices[np.searchsorted(indices, np.uint64(begin)) :][:num_max].tolist()
 
-    def snapshot(self) -> bytes:
-        """The whole state, canonically: equal states give equal bytes, whatever led to them."""
+    def snapshot(self, num_entries: int = 0) -> bytes:
+        """The whole state, canonically: equal states give equal bytes, whatever led to them.
+
+        Args:
+            num_entries: after how many it was taken; `snapshot_size` tells it again.
+        """
         live = self._live()
         parts = self._rows("account"), self._rows("asset"), live[np.argsort(live["index"])]
-        data = b"".join([SNAPSHOT_MAGIC, _COUNTS.pack(*map(len, parts)), *(part.tobytes() for part in parts)])
+        header = _HEADER.pack(num_entries, SNAPSHOT_MAGIC, *map(len, parts))
+        data = b"".join([header, *(part.tobytes() for part in parts)])
         return data + hashlib.sha256(data).digest()
 
     @classmethod
@@ -237,16 +243,18 @@ class Book:
             LedgerCorrupt: these are not the bytes that `snapshot` gave.
         """
         body = memoryview(data)[:-SNAPSHOT_HASH_BYTES]
-        if bytes(body[: len(SNAPSHOT_MAGIC)]) != SNAPSHOT_MAGIC or hashlib.sha256(body).digest() != data[len(body) :]:
+        is_whole = len(body) >= _HEADER.size and hashlib.sha256(body).digest() == data[len(body) :]
+        _, magic, *counts = _HEADER.unpack_from(body) if is_whole else (0, b"", 0, 0, 0)
+        rows_bytes = sum(count * dtype.itemsize for count, dtype in zip(counts, _ROWS.values(), strict=True))
+        if magic != SNAPSHOT_MAGIC or len(body) != _HEADER.size + rows_bytes:
             raise LedgerCorrupt(
                 "the snapshot of the balances is damaged, or of another release",
                 where="settlement snapshot",
                 fix="Delete the snapshot; the balances are recomputed from the entries.",
             )
         book = cls(seed)
-        counts = _COUNTS.unpack_from(body, len(SNAPSHOT_MAGIC))
         book.reserve(max(*counts, 1))
-        offset = len(SNAPSHOT_MAGIC) + _COUNTS.size
+        offset = _HEADER.size
         for (name, dtype), count in zip(_ROWS.items(), counts, strict=True):
             book._arrays[f"{name}s"][:count] = np.frombuffer(body, dtype, count, offset)
             book.state[f"num_{name}s"] = count
@@ -291,6 +299,17 @@ def _has_unknown_subject(state: Any, entry: Any) -> bool:
     if entry.flags & _ENDS:
         return positions.find_pending(state, entry.subject_lo, entry.subject_hi) == NO_ROW
     return entry.kind == Kind.OWNERSHIP and positions.find_asset(state, entry.subject_lo, entry.subject_hi) == NO_ROW
+
+
+def snapshot_size(data: bytes) -> int:
+    """After how many entries a snapshot was taken. Believe it once `Book.load` has taken the bytes, of which it is one.
+
+    Raises:
+        LedgerCorrupt: it is too short.
+    """
+    if len(data) < _SIZE.size:
+        raise LedgerCorrupt(f"it has {len(data)} bytes", where="book", fix="Restore the shard from a copy.")
+    return int(_SIZE.unpack_from(data)[0])
 
 
 def _exact_sums(amounts: NDArray[np.uint64], places: NDArray[np.intp], num_places: int) -> list[int]:

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ledger import idtable
-from ledger.book import Book
+from ledger.book import Book, snapshot_size
 from ledger.entry import ENTRY_DTYPE, Flag, Kind
 from ledger.errors import LedgerCorrupt
 from ledger.fsck_form import field_dtype
@@ -23,7 +23,6 @@ from ledger.fsck_report import PROBLEMS_MAX, Tell
 from ledger.positions import NO_ROW, find_asset
 from ledger.store import Snapshot
 
-_BOOK = struct.Struct("<Q")
 _SETTLED = np.array([Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP], np.uint8)
 _ENDS = int(Flag.POST | Flag.VOID | Flag.EXPIRED)
 _ASSET, _DERIVATION, _OWNERSHIP, _ERASURE = Kind.ASSET, Kind.DERIVATION, Kind.OWNERSHIP, Kind.ERASURE
@@ -36,7 +35,7 @@ _FOUND_WORDS, _FOUND_INDEX, _FOUND_KIND = 4, 2, 3
 
 
 class StoredBook(msgspec.Struct, frozen=True):
-    """The balances as they are stored: of how many entries, and the SHA-256 of the rest of the bytes."""
+    """The balances as they are stored: of how many entries, and the SHA-256 of the bytes."""
 
     size: int
     digest: bytes
@@ -51,9 +50,7 @@ def stored_book(snapshot: Snapshot) -> StoredBook | None:
     data = snapshot.state("book")
     if data is None:
         return None
-    if len(data) < _BOOK.size:
-        raise LedgerCorrupt(f"it has {len(data)} bytes", where="book", fix="Restore the shard from a copy.")
-    return StoredBook(_BOOK.unpack_from(data)[0], hashlib.sha256(memoryview(data)[_BOOK.size :]).digest())
+    return StoredBook(snapshot_size(data), hashlib.sha256(data).digest())
 
 
 class Settlement:
@@ -89,7 +86,7 @@ class Settlement:
 
     def compare(self, stored: StoredBook) -> None:
         """After as many entries as the stored balances are of."""
-        if self._is_replayed and hashlib.sha256(self._book.snapshot()).digest() != stored.digest:
+        if self._is_replayed and hashlib.sha256(self._book.snapshot(stored.size)).digest() != stored.digest:
             self._tell("book", f"the stored balances are not those after the first {stored.size} entries")
 
     def finish(self) -> None:

@@ -4,12 +4,12 @@ A new shard begins with the signed empty tree. Beside its directory a file says 
 gone is refused, since a new log under the same key would contradict every receipt of the old one.
 """
 
-import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
-from ledger.book import Book
+from ledger.book import Book, snapshot_size
 from ledger.entry import ENTRY_BYTES, HASH_BYTES, from_bytes
 from ledger.errors import LedgerCorrupt, LogMismatch, ReceiptInvalid
 from ledger.files import create_once
@@ -20,15 +20,13 @@ from ledger.log import begun_path
 from ledger.note import Checkpoint, Signer, is_signed_with, open_checkpoint
 from ledger.runs import BlobName
 from ledger.sequence import refill
-from ledger.store import Batch, Snapshot, Store
+from ledger.store import Batch, Snapshot, Store, has_data
 from ledger.tail import SEED_BYTES
 from ledger.tree import Edge, ReadHashes
 from ledger.wal import Record, left_over
 
 REPLAY_ENTRIES = 65_536
 """Entries read at a time to replay their money and ownership."""
-
-_BOOK = struct.Struct("<Q")
 
 
 class Memory(msgspec.Struct):
@@ -53,6 +51,16 @@ class Resumed(msgspec.Struct, frozen=True):
     pending: tuple[Record, ...]
 
 
+def refuse_lost(path: Path) -> None:
+    """Refuse the directory of a shard that was begun and whose data is gone, before anything is made there.
+
+    Raises:
+        LedgerCorrupt: it is so.
+    """
+    if begun_path(path).exists() and not has_data(path):
+        raise _lost(path)
+
+
 def begin_log(store: Store, signer: Signer) -> None:
     """Publish the empty tree in a new shard.
 
@@ -63,11 +71,7 @@ def begin_log(store: Store, signer: Signer) -> None:
     with store.read() as snapshot:
         is_new = snapshot.state("head") is None
     if is_new and begun.exists():
-        raise LedgerCorrupt(
-            "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
-            where=str(begun),
-            fix="Restore the shard's directory from a copy.",
-        )
+        raise _lost(store.path)
     if is_new:
         root = Edge(0, {}).root()
         with store.write() as batch:
@@ -109,7 +113,7 @@ def hashes_of(snapshot: Snapshot) -> ReadHashes:
 
 def store_book(batch: Batch, book: Book, size: int) -> None:
     """Store the balances after so many entries, for the next start."""
-    batch.put_state("book", _BOOK.pack(size) + book.snapshot())
+    batch.put_state("book", book.snapshot(size))
 
 
 def _published(head: Head, signer: Signer) -> Checkpoint:
@@ -145,14 +149,21 @@ def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:
     """The balances after all entries, and after how many they were stored last."""
     stored, book, book_size = snapshot.state("book"), Book(seed), 0
     if stored is not None:
-        book = Book.load(stored[_BOOK.size :], seed)
-        (book_size,) = _BOOK.unpack_from(stored)
+        book, book_size = Book.load(stored, seed), snapshot_size(stored)
     if book_size > tree_size:
         raise _corrupt(f"the balances are those of {book_size} entries", "settlement snapshot")
     for begin in range(book_size, tree_size, REPLAY_ENTRIES):
         end = min(begin + REPLAY_ENTRIES, tree_size)
         book.replay(from_bytes(snapshot.entries(begin, end, ENTRY_BYTES)), begin)
     return book, book_size
+
+
+def _lost(path: Path) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        "the shard was begun before, and what was in it is gone; a new log would contradict its receipts",
+        where=str(begun_path(path)),
+        fix="Restore the shard's directory from a copy.",
+    )
 
 
 def _corrupt(what: str, where: str) -> LedgerCorrupt:

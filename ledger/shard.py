@@ -34,7 +34,7 @@ from ledger.note import Signer
 from ledger.payload import Payload
 from ledger.reader import Reader
 from ledger.receipt import Receipt
-from ledger.resume import begin_log, hashes_of, resumed
+from ledger.resume import begin_log, hashes_of, refuse_lost, resumed
 from ledger.store import MAP_BYTES_DEFAULT, Snapshot, Store
 from ledger.tree import Nodes
 from ledger.writer import Appended, Publishing, Writer
@@ -81,6 +81,7 @@ class Shard:
             raise LogMismatch(
                 f"the signer is {signer.name}", where=f"shard {shard}", fix="Open each shard with its own signer."
             )
+        refuse_lost(path)
         store = Store.open(path, map_bytes=map_bytes, lock_wait_s=lock_wait_s)
         try:
             begin_log(store, signer)

@@ -247,7 +247,7 @@ class Store:
             LedgerError: it cannot be opened; the text says why.
         """
         with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
-            if not _has_data(path):
+            if not has_data(path):
                 raise LedgerCorrupt(
                     f"there is no {DATA_FILE}, or nothing in it",
                     where=str(path),
@@ -319,7 +319,7 @@ def unpack_index(data: bytes | memoryview) -> int:
     return int(_INDEX.unpack(data)[0])
 
 
-def _has_data(path: Path) -> bool:
+def has_data(path: Path) -> bool:
     """Whether there is a data file with anything in it."""
     file = path / DATA_FILE
     return file.exists() and file.stat().st_size > 0
@@ -341,7 +341,7 @@ def _make_environment(path: Path, map_bytes: int) -> None:
     sync, so a power cut could leave a file that cannot be opened.
     """
     new = path / NEW_FILE
-    if not _has_data(path):
+    if not has_data(path):
         if others := sorted({each.name for each in path.iterdir()} - _OTHER_FILES):
             raise LogMismatch(
                 f"there is no shard, but {others[0]!r}",

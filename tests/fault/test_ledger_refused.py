@@ -10,7 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from settling import account, id_of, money
-from shards import NOW_NS, append_assets, columns, keys_of, open_shard, some_bytes
+from shards import NOW_NS, append_assets, asset, columns, keys_of, open_shard, some_bytes
 
 from ledger.entry import Flag
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerReadOnly, LogMismatch
@@ -151,8 +151,19 @@ def test_a_file_of_another_format_is_refused_and_ours_is_taken_when_it_is_back(
     assert_goes_on(log)
 
 
+def test_a_shard_whose_directory_is_gone_is_not_begun_again(log: Path, tmp_path: Path) -> None:
+    """A disk that was not mounted, say; and nothing is made in its place."""
+    kept = shard_path(log, 0).rename(tmp_path / "kept")
+    assert_refused(log, LedgerCorrupt, "the shard was begun before, and what was in it is gone")
+    assert not shard_path(log, 0).exists()
+    kept.rename(shard_path(log, 0))
+    assert_goes_on(log)
+
+
 @pytest.mark.parametrize("is_missing", [True, False])
 def test_a_shard_whose_data_is_gone_is_not_begun_again(log: Path, tmp_path: Path, is_missing: bool) -> None:
+    with open_shard(log) as shard:
+        shard.sequence(columns(asset(1)))  # so that there is a write-ahead log
     file = shard_path(log, 0) / DATA_FILE
     kept = file.rename(tmp_path / "kept.mdb")
     if not is_missing:
