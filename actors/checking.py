@@ -68,4 +68,5 @@ def show(found: Report) -> None:
         out.print(f"[red]{plain(str(problem))}[/]", soft_wrap=True)
     more = " and more" if found.truncated else ""
     verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)}{more} problems[/]"
-    out.print(f"{found.num_shards} shards, {found.num_entries} entries: {verdict}")
+    pending = f" and {found.num_pending} in write-ahead logs" if found.num_pending else ""
+    out.print(f"{found.num_shards} shards, {found.num_entries} entries{pending}: {verdict}")

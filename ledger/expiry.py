@@ -11,7 +11,7 @@ from ledger.entry import ID_BYTES, Entries, Flag, zeros
 
 def expiries(transfers: Sequence[bytes], book: Book) -> Entries:
     """An entry EXPIRED for each live pending transfer. Its id is SHA-256("mintage expired\\n" ‖ the transfer's id), cut
-    to 16 bytes, so that replaying a log or a repeat gives the same one."""
+    to 16 bytes, so that a repeat gives the same one; nobody else may take it first (`ledger.legs`)."""
     entries = zeros(len(transfers))
     entries["flags"] = Flag.EXPIRED
     for place, transfer in enumerate(transfers):

@@ -15,6 +15,7 @@ another process).
                    entry names; the stored balances are those of a replay
     7. payloads    every content and metadata has the hash and the length that its entry names; what an entry names is
                    there, unless it was erased, and then it is gone
+    8. wal         what is durable in the write-ahead log and not in the store yet holds, and follows what is
 
 What was found is data, not an exception: one damaged shard must not hide another's damage. `ledger.fsck_shard` has the
 parts of a shard's check, and why they hold beside a busy owner.
@@ -105,6 +106,7 @@ def _report(results: Sequence[Checked], findings: Findings) -> Report:
         tuple(findings.problems),
         findings.truncated,
         sum(checked.seen.num_orphans for checked in results),
+        sum(checked.seen.num_pending for checked in results),
     )
 
 

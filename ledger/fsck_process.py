@@ -31,7 +31,9 @@ from ledger.fsck_runs import NO_INDEX
 from ledger.fsck_settlement import Settlement
 from ledger.fsck_shard import Seen, ShardCheck
 from ledger.fsck_tree import Trees
-from ledger.note import VerifierKey
+from ledger.fsck_wal import check_wal
+from ledger.log import shard_of_origin
+from ledger.note import VerifierKey, read_checkpoint
 from ledger.store import DATA_FILE, Store
 from ledger.tail import SEED_BYTES, seed_words
 
@@ -192,6 +194,8 @@ def _check(job: Job, entropy: Callable[[int], bytes], sender: Connection) -> Non
             sender.send("its pages")
             fsck_pages.check_pages(store, tell)
             ShardCheck(store, job.keys, tell, sender.send, sender.send, entropy, seen).run()
+            if seen.note:
+                seen.num_pending = check_wal(store, shard_of_origin(read_checkpoint(seen.note).origin), tell)
     except LedgerError as error:
         tell(error.where, error.what)
     sender.send(seen)

@@ -30,7 +30,8 @@ class Report(msgspec.Struct, frozen=True):
     """What a check saw. After `PROBLEMS_MAX` problems the rest are not listed, and `truncated` says so.
 
     `num_orphans`: segments of the index that belong to no run, because a merge is under way or was cut short. They are
-    no problem: nobody reads them, and the shard's next owner deletes them.
+    no problem: nobody reads them, and the shard's next owner deletes them. `num_pending`: entries in write-ahead logs
+    that are not in the store yet, and not among `num_entries`.
     """
 
     num_shards: int
@@ -38,6 +39,7 @@ class Report(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     truncated: bool = False
     num_orphans: int = 0
+    num_pending: int = 0
 
     @property
     def ok(self) -> bool:

@@ -6,7 +6,6 @@ only the ids that were claimed are looked for. A shard without such entries is n
 """
 
 import hashlib
-import struct
 from typing import Any
 
 import msgspec

@@ -77,6 +77,7 @@ class Seen(msgspec.Struct):
     """
 
     num_entries: int = 0
+    num_pending: int = 0
     num_orphans: int = 0
     furthest: dict[int, int] = {}
     note: str = ""

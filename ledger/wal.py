@@ -89,7 +89,10 @@ class Wal:
             LedgerError: whether it is durable is not known.
         """
         if not self._descriptors:
-            self._descriptors = tuple(_opened(path) for path in self._paths)
+            for path in self._paths:
+                _make(path)
+            with refusal_is_named(self._paths[0]):
+                self._descriptors = tuple(os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self._paths)
         descriptor = self._descriptors[self._current]
         try:
             num_written = os.pwrite(descriptor, data, self._place)
@@ -139,6 +142,19 @@ def left_over(folder: Path, size: int) -> list[Record]:
     return found
 
 
+def broken(folder: Path, first: int) -> Iterator[str]:
+    """Where a record of the entry `first` begins that does not hold, or would if it were not named otherwise."""
+    for path in (folder / name for name in FILE_NAMES):
+        data = memoryview(path.read_bytes() if path.exists() else b"")
+        for place in range(0, len(data) - _HEADER.size, BLOCK_BYTES):
+            checksum, named, num_rows, num_extra = _HEADER.unpack_from(data, place)
+            body_place, end = place + _HEADER.size, place + _HEADER.size + num_rows * ENTRY_BYTES + num_extra
+            header = _HEADER.pack(b"", first, num_rows, num_extra)[_CHECKSUM_BYTES:]
+            is_other = end <= len(data) and xxhash.xxh3_128_digest(header + data[body_place:end]) == checksum
+            if any(checksum) and (is_other or named == first) and _unpacked(data[place:])[0] is None:
+                yield f"{path.name}, byte {place}"
+
+
 def _records(path: Path) -> Iterator[Record]:
     """All that hold in a file, whether or not there are broken ones between them."""
     data = memoryview(path.read_bytes() if path.exists() else b"")
@@ -167,11 +183,9 @@ def _unpacked(data: memoryview) -> tuple[Record | None, int]:
     return Record(first, rows, payloads), end + -end % BLOCK_BYTES
 
 
-def _opened(path: Path) -> int:
-    """A file of `FILE_BYTES` with blocks on disk that were written once, so that a flush changes nothing but data."""
+def _make(path: Path) -> None:
+    """Make a file of `FILE_BYTES` with blocks on disk that were written once: a flush then changes nothing but data."""
     create_once(path, bytes(FILE_BYTES), 0o644)
-    with refusal_is_named(path):
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _unknown(what: str, path: Path) -> LedgerError:

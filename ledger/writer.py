@@ -14,6 +14,7 @@ What is kept in memory (the tree's edge, the index's tables, the balances) is de
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -158,7 +159,8 @@ class Writer:
         with self._turn:
             is_near = self._size + len(rows) - self._prepared_size <= self._batch_entries_max
             if is_near and not has_erasures and not self._is_behind and self._wal.has_room(record_bytes):
-                return self._logged(rows, payloads)
+                with suppress(LedgerFull):  # no room for the log's files; there may be some for a commit
+                    return self._logged(rows, payloads)
         with self._storing, self._turn:
             return self._appended(rows, payloads)
 

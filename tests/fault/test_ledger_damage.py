@@ -37,12 +37,15 @@ OWNER = """
 import itertools, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
-from fsck_logs import START_NS, NS_PER_S, open_shard, play_round
+from fsck_logs import START_NS, NS_PER_S, entries_of, item, open_shard, play_round
 times = itertools.count(START_NS + 10**6 * NS_PER_S, NS_PER_S)
 with open_shard(Path(sys.argv[1]), now_ns=lambda: next(times)) as shard:
     for round_ in itertools.count(int(sys.argv[2])):
         play_round(shard, round_)
-        print(shard.tree_size, flush=True)
+        for place in range(20):
+            entry, payload = item(10**6 + 20 * round_ + place)
+            shard.sequence(entries_of(entry), [payload])
+        print(shard.num_pending, flush=True)
 """
 
 
@@ -272,6 +275,8 @@ def test_changed_balances_are_found(log: Path, place: int) -> None:
         tables.flip("state", b"book", place)
     (found,) = lines(log)
     assert found.startswith("book: the stored balances are not those after the first ")
+    with pytest.raises(LedgerCorrupt):
+        open_shard(log)
 
 
 def test_balances_of_more_entries_than_there_are_are_found(log: Path) -> None:
@@ -389,7 +394,8 @@ def test_a_file_that_is_no_database_is_found(log: Path, content: bytes) -> None:
 
 
 def test_a_busy_owner_is_no_damage(sound: Path, tmp_path: Path) -> None:
-    """It appends, merges, erases and deletes all the while; what it had not written at the beginning is not missed."""
+    """It sequences, appends, merges, erases and deletes all the while; what was not there at the beginning is not
+    missed, and what was only begun is no damage."""
     log = Path(shutil.copytree(sound, tmp_path / "log"))
     reports: list[Report] = []
     with subprocess.Popen(

@@ -182,6 +182,33 @@ def reader_elsewhere() -> Iterator[Callable[[Path], None]]:
         yield look
 
 
+def test_what_callers_were_told_is_recorded_is_there_though_the_map_is_full(tmp_path: Path) -> None:
+    """What is only in the write-ahead log stays there until the shard is opened with a larger map."""
+    recorded: dict[int, int] = {}
+    with open_shard(tmp_path, map_bytes=MAP_BYTES) as shard:
+        committer = Committer(shard)
+
+        async def call(number: int) -> None:
+            (payload,) = payloads_of([number])
+            recorded[number] = (await committer.append(encode(asset(number)), payload)).index
+
+        async def calls() -> None:
+            for number in range(FIRST, FIRST + APPENDS_MAX, BATCH):
+                await asyncio.gather(*map(call, range(number, number + BATCH)))
+
+        with pytest.raises(LedgerFull, match="map is full"):
+            asyncio.run(calls())
+        committer.close()
+    with open_shard(tmp_path, map_bytes=MAP_BYTES) as shard:
+        assert shard.tree_size <= len(recorded) + BATCH
+    with open_shard(tmp_path, map_bytes=4 * MAP_BYTES) as shard:
+        for number, index in recorded.items():
+            assert shard.find(asset(number).id) == index
+            assert shard.content(index) == content_of(number)
+        assert append_assets(shard, [FIRST + APPENDS_MAX]) == [Result.OK]
+    assert_sound(tmp_path)
+
+
 def test_callers_who_found_no_room_get_in_once_there_is(tiny_disk: Path) -> None:
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(bytes(300_000))

@@ -182,6 +182,19 @@ def torn(write: Write, chance: random.Random) -> Image:
     return {name: partly(name, write.before.get(name, b""), data, chance) for name, data in write.after.items()}
 
 
+def test_every_write_is_synced_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LMDB without a flag that leaves a sync out, or that has it write in another order; and the write-ahead log."""
+    synced: list[int] = []
+    sync = os.fdatasync
+    monkeypatch.setattr("ledger.wal.os.fdatasync", lambda file: (synced.append(file), sync(file)))
+    with opened(tmp_path / "log") as shard:
+        flags = shard._store._environment.flags()
+        assert flags["sync"] and flags["metasync"] and not flags["writemap"] and not flags["map_async"]
+        for number in range(1, 4):
+            shard.sequence(call_of(Name(0, SETUP, 0)).entries[number : number + 1])
+            assert len(synced) == number
+
+
 def test_a_commit_writes_its_meta_page_within_one_sector(history: History) -> None:
     num_commits = 0
     for write, _ in history.writes:

@@ -5,6 +5,7 @@ lost, repeated, late or overtaken in every possible way, and a coordinator that 
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -110,11 +111,11 @@ def next_states(state: State, protocol: Coordinators) -> Iterator[State]:
         if working is None:
             yield with_coordinator(state, number, protocol.starts[number](EXCHANGE))
             continue
-        yield with_coordinator(state, number, protocol.give_up(working.progress))
-        for shard, stage, result in state.answers:
-            if stage == working.stage:
-                answer = Answer(EXCHANGE.digest, shard, stage, result)
-                yield with_coordinator(state, number, protocol.after(working.progress, answer))
+        before = working.progress
+        heard = [Answer(EXCHANGE.digest, *answer) for answer in state.answers]
+        for then in (protocol.give_up(before), *(protocol.after(before, answer) for answer in heard)):
+            if then is not before:
+                yield with_coordinator(state, number, then)
     for number, stage in state.requests:
         place = SHARDS.index(number)
         shard, result = asked(state.shards[place], stage)
@@ -140,9 +141,10 @@ def check(state: State) -> None:
             raise Broken(f"a client is told {told}, though {decided} is decided")
 
 
-def check_recovery(state: State) -> None:
+@cache
+def check_recovery(now: tuple[Legs, ...]) -> None:
     """Whoever resumes the exchange now, and is answered, brings it to an end that is the same everywhere."""
-    shards = dict(zip(SHARDS, state.shards, strict=True))
+    shards = dict(zip(SHARDS, now, strict=True))
     progress = decision.resume(EXCHANGE)
     while progress.waiting:
         for request in decision.requests(progress):
@@ -165,7 +167,7 @@ def explore(protocol: Coordinators) -> set[State]:
         for state in next_states(waiting.pop(), protocol):
             if state not in seen:
                 check(state)
-                check_recovery(state)
+                check_recovery(state.shards)
                 seen.add(state)
                 waiting.append(state)
         assert len(seen) < STATES_MAX

@@ -1,6 +1,7 @@
 """The book: what it says, what it forgets, its canonical bytes, and replaying what was recorded."""
 
 import hashlib
+import struct
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from settling import (
     rows_of,
 )
 
-from ledger.book import SNAPSHOT_HASH_BYTES, SNAPSHOT_MAGIC, Balance, Book
+from ledger.book import SNAPSHOT_HASH_BYTES, SNAPSHOT_MAGIC, Balance, Book, snapshot_size
 from ledger.entry import AMOUNT_MAX, Flag, Kind, from_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.positions import ACCOUNT_DTYPE, ASSET_DTYPE, PENDING_DTYPE, mark, rollback
@@ -123,7 +124,29 @@ def test_a_damaged_snapshot_is_refused(place: int) -> None:
         Book.load(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", SNAPSHOT_MAGIC, b"x" * 40 + hashlib.sha256(b"x" * 40).digest()])
+def test_a_snapshot_says_after_how_many_entries_it_was_taken_and_is_refused_with_another_number() -> None:
+    data = bytearray(open_world().book.snapshot(7))
+    assert snapshot_size(data) == 7
+    data[0] = 6
+    with pytest.raises(LedgerCorrupt, match="snapshot"):
+        Book.load(bytes(data))
+
+
+def hashed(data: bytes) -> bytes:
+    return data + hashlib.sha256(data).digest()
+
+
+NO_SNAPSHOTS = (
+    b"",
+    SNAPSHOT_MAGIC,
+    hashed(b"x" * 40),
+    hashed(b"x" * 80),
+    hashed(bytes(8) + SNAPSHOT_MAGIC + struct.pack("<QQQ", 0, 1, 0)),
+    hashed(bytes(8) + SNAPSHOT_MAGIC + struct.pack("<QQQ", 2**60, 0, 0)),
+)
+
+
+@pytest.mark.parametrize("data", NO_SNAPSHOTS)
 def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
     with pytest.raises(LedgerCorrupt, match="snapshot"):
         Book.load(data)

@@ -163,7 +163,7 @@ def test_an_edge_comes_back_and_goes_on_where_it_was(edge: Edge, home: Shard, ad
 def test_adoptions_are_remembered(edge: Edge, home: Shard, open_adopter: Callable[..., Adopter]) -> None:
     edge.write(entries_with(range(1, 9)))
     open_adopter().adopt(edge.shard_path, NOW_S)
-    home._covered[:] = 0  # as after a start
+    home._writer._covered[:] = 0  # as after a start
     assert open_adopter().adopted() == {EDGE: 8}
     assert home.append(entries_with([100], [(EDGE, 7)])).results.tolist() == [Result.OK]
 
@@ -341,7 +341,7 @@ def test_an_adoption_that_was_cut_off_is_finished_by_the_next(
         broken.setattr(owner, step, cut)
         with pytest.raises(LedgerFull):
             adopter.adopt(edge.shard_path, NOW_S)
-    home._covered[:] = 0  # as after a start
+    home._writer._covered[:] = 0  # as after a start
     again = open_adopter()
     assert home.append(entries_with([100], [(EDGE, 7)])).results.tolist() == [Result.UNKNOWN_PARENT]
     adoption = again.adopt(edge.shard_path, NOW_S)

@@ -72,11 +72,12 @@ def look_at(log: Path, name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["verifier.keys", "key", "shard-000.begun", "shard-001.begun"])
 def test_any_bit_of_a_file_beside_the_shards_is_found_where_it_is(log: Path, name: str) -> None:
-    """Also those that make another end of a line of it, or capital letters."""
+    """A bit of each byte, and all of a line's end: among those are such that make another end of it."""
     file = log / name
     whole = file.read_bytes()
     assert look_at(log, name) == []
-    for place, bit in itertools.product(range(len(whole)), range(8)):
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    for place, bit in [*((place, place % 8) for place in range(len(whole))), *itertools.product(ends, range(8))]:
         flipped = bytearray(whole)
         flipped[place] ^= 1 << bit
         file.write_bytes(flipped)
