@@ -107,9 +107,10 @@ class Committer:
         num_bytes = 0 if payloads is None else sum([payload.num_bytes for payload in payloads])
         _check(data, payloads, num_bytes, is_one)
         future = asyncio.get_running_loop().create_future()
-        if self._is_closed:
-            raise LedgerError("it is closed", where="committer", fix="Open the shard again.")
-        self._handed_in.put(_Waiting(data, payloads, num_bytes, is_one, future))
+        with self._closing:  # nothing is handed in behind the end
+            if self._is_closed:
+                raise LedgerError("it is closed", where="committer", fix="Open the shard again.")
+            self._handed_in.put(_Waiting(data, payloads, num_bytes, is_one, future))
         return future
 
     def close(self) -> None:
@@ -134,12 +135,12 @@ class Committer:
         self._sequenced.set()
 
     def _integrate(self) -> None:
-        """What fails stays sequenced; the next batch is told, since it needs what failed."""
+        """What fails, whatever it is, stays sequenced; the next batch is told, since it needs what failed."""
         while not self._done.is_set():
             self._sequenced.wait()
             self._done.wait(INTEGRATE_AFTER_S)
             self._sequenced.clear()
-            with contextlib.suppress(LedgerError):
+            with contextlib.suppress(Exception):
                 self._shard.integrate()
 
     def _gathered(self) -> list[_Waiting]:

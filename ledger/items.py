@@ -111,7 +111,8 @@ def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
     keys, indices = np.empty(PARENTS_MAX * len(words), np.uint64), np.empty(PARENTS_MAX * len(words), np.uint64)
     num_items = 0
     for row in range(len(words)):
-        for parent in range(np.int64(words[row, _NUM_PARENTS] & np.uint64(0xFF))):
+        num_parents = np.int64(words[row, _NUM_PARENTS] & np.uint64(0xFF))
+        for parent in range(min(num_parents, PARENTS_MAX)):  # it may be read from a damaged disk
             shard = (words[row, _PARENT_SHARDS] >> np.uint64(_SHARD_BITS * parent)) & np.uint64(0xFFFF)
             keys[num_items] = key_of((words[row, _PARENT_INDICES + parent], shard), seed)
             indices[num_items] = np.uint64(first_index + row)

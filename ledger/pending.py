@@ -3,7 +3,7 @@ is in the store."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +26,35 @@ class Growing(Recorded, Protocol):
     def append_entries(self, first: int, data: Any) -> None: ...
 
 
-class Part(NamedTuple):
-    """Consecutive entries in memory: uint8[n, 240]."""
-
-    first: int
-    rows: NDArray[np.uint8]
-
-
 class Overlay:
-    """A snapshot with the pending entries behind it, and those that come. The snapshot may show some of them, too."""
+    """A snapshot with the pending entries behind it, and those that come. The snapshot may show some of them, too.
+
+    Args:
+        pending: by index, without gaps; it does not change meanwhile.
+    """
 
     def __init__(self, snapshot: Recorded, pending: Sequence[Record]) -> None:
         self._snapshot = snapshot
-        self._parts = [Part(record.first, record.rows) for record in pending]
-        self._firsts = [part.first for part in self._parts]
+        self._pending = pending
+        self._added: list[Record] = []
 
     def entries(self, begin: int, end: int, width: int) -> bytes:
-        """The bytes of one entry, or of some that are in the store."""
-        if not self._firsts or begin < self._firsts[0]:
-            return self._snapshot.entries(begin, end, width)
-        first, rows = self._parts[bisect_right(self._firsts, begin) - 1]
-        if end > first + len(rows):
-            raise LedgerCorrupt(f"no entry {end - 1}", where="write-ahead log", fix="Open the shard again.")
-        return rows[begin - first : end - first].tobytes()
+        """The bytes of some entries, which are in the store, or in one record."""
+        for records in (self._added, self._pending):
+            if records and begin >= records[0].first:
+                record = records[bisect_right(records, begin, key=_first) - 1]
+                if end > record.end:
+                    raise LedgerCorrupt(f"no entry {end - 1}", where="write-ahead log", fix="Open the shard again.")
+                return record.rows[begin - record.first : end - record.first].tobytes()
+        return self._snapshot.entries(begin, end, width)
 
     def segment(self, run: int, number: int) -> Any:
         return self._snapshot.segment(run, number)
 
     def append_entries(self, first: int, rows: NDArray[np.uint8]) -> None:
         """From now on these are there, too."""
-        self._parts.append(Part(first, rows))
-        self._firsts.append(first)
+        self._added.append(Record(first, rows, {}))
+
+
+def _first(record: Record) -> int:
+    return record.first

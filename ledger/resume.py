@@ -99,6 +99,8 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
         refill(index, snapshot, head.tree_size)
     pending = tuple(left_over(store.path, head.tree_size))
+    if pending and pending[-1].end - index.runs.num_entries > sizes.block_entries:
+        raise _corrupt(f"{pending[-1].end} entries are more than the index may leave out", "write-ahead log")
     for record in pending:
         insert_items(record.rows, id_keys(record.rows, index.seed), record.first, index.seed, index.tails)
         book.replay(from_bytes(record.rows.tobytes()), record.first)

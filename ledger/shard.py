@@ -86,7 +86,8 @@ class Shard:
         try:
             begin_log(store, signer)
             state = resumed(store, shard, signer, entropy, sizes)
-            return cls(store, Writer(store, shard, signer, now_ns, publishing, sizes.batch_entries_max, state))
+            batch_max = sizes.batch_entries_max
+            return cls(store, Writer(store, shard, signer, now_ns, publishing, batch_max, entropy, state))
         except BaseException:
             store.close()
             raise
@@ -96,9 +97,11 @@ class Shard:
 
         What is sequenced is integrated first; what cannot be stays in the write-ahead log, for the next who opens it.
         """
-        with suppress(LedgerError):
-            self._writer.close()
-        self._store.close()
+        try:
+            with suppress(LedgerError):
+                self._writer.close()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> "Shard":
         return self

@@ -14,7 +14,7 @@ What is kept in memory (the tree's edge, the index's tables, the balances) is de
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import msgspec
 import numpy as np
@@ -39,7 +39,7 @@ from ledger.sequence import Sequencer
 from ledger.sha256 import leaf_hashes
 from ledger.store import Batch, Store
 from ledger.tree import Edge
-from ledger.wal import Payloads, Record, Wal, packed, packed_bytes
+from ledger.wal import Payloads, Record, Wal, packed_bytes
 
 SNAPSHOT_ENTRIES_MIN = 1 << 20
 """The balances are stored with the first commit after so many entries; the next start replays the others."""
@@ -91,6 +91,7 @@ class Writer:
         now_ns: Callable[[], int],
         publishing: Publishing,
         batch_entries_max: int,
+        entropy: Callable[[int], bytes],
         resumed: Resumed,
     ) -> None:
         self.memory = resumed.memory
@@ -101,22 +102,25 @@ class Writer:
         self._publishing = publishing
         self._batch_entries_max = batch_entries_max
         self._covered = np.zeros(SHARD_MAX + 1, np.uint64)
-        self._wal = Wal(store.path)
+        self._wal = Wal(store.path, entropy)
         self._pending = list(resumed.pending)  # sequenced, durable in the write-ahead log, and not in the store
         self._size = self._pending[-1].end if self._pending else self.memory.head.tree_size
         self._time_ns = _time_of_last(self._pending[-1].rows) if self._pending else self.memory.head.time_ns
-        self._prepared_size = self.memory.head.tree_size  # that the index was prepared for last
         self._is_behind = bool(self._pending)  # whether both files of the write-ahead log hold what is pending
         self._is_in_doubt = False  # whether a commit ended without memory having followed it
         self._storing = threading.Lock()
         self._turn = threading.Lock()
 
     def close(self) -> None:
-        """Integrate what is pending; what cannot be stays in the write-ahead log. Calling it again does nothing."""
+        """Integrate what is pending; what cannot be stays in the write-ahead log. Calling it again does nothing.
+
+        Raises: as `integrate`; closed it is all the same.
+        """
         try:
             self.integrate()
         finally:
-            self._wal.close()
+            with self._turn:  # who is just sequencing gets done before
+                self._wal.close()
 
     @property
     def num_pending(self) -> int:
@@ -125,7 +129,8 @@ class Writer:
 
     def cover(self, shard: int, tree_size: int) -> None:
         """See `Shard.cover`."""
-        self._covered[shard] = max(int(self._covered[shard]), tree_size)
+        with self._turn:
+            self._covered[shard] = max(int(self._covered[shard]), tree_size)
 
     def live(self, begin: int, num_max: int) -> list[int]:
         """See `Shard.live`."""
@@ -157,9 +162,10 @@ class Writer:
         record_bytes = packed_bytes(len(rows), num_bytes, len(payloads or ()))
         has_erasures = bool(traits_of(rows) & HAS_ERASURES)
         with self._turn:
-            is_near = self._size + len(rows) - self._prepared_size <= self._batch_entries_max
-            if is_near and not has_erasures and not self._is_behind and self._wal.has_room(record_bytes):
-                with suppress(LedgerFull):  # no room for the log's files; there may be some for a commit
+            num_pending = self._size - self.memory.head.tree_size + len(rows)
+            has_room = num_pending <= self._batch_entries_max and self._wal.has_room(record_bytes)
+            if has_room and not has_erasures and not self._is_behind:
+                with suppress(LedgerFull, LedgerReadOnly):  # the log's files cannot be made; a commit may do
                     return self._logged(rows, payloads)
         with self._storing, self._turn:
             return self._appended(rows, payloads)
@@ -172,22 +178,15 @@ class Writer:
         """
         with self._storing:
             with self._turn:
-                pending = tuple(self._pending)
-                if not pending or self._is_in_doubt:
+                if not self._pending:
                     return
                 if self._is_behind or self.memory.index.will_flush(self._size) or self._is_book_due(self._size):
                     self._catch_up()
                     return
+                self._refuse_in_doubt()
+                pending = tuple(self._pending)
                 self._wal.turn()
-                self._prepared_size = self._size
-            try:
-                memory, writes = self._integrated(pending)
-            except BaseException as error:
-                with self._turn:
-                    self._failed(error)
-                raise
-            with self._turn:
-                self._put_in_place(memory, writes, len(pending))
+            self._integrate(pending, self._turn)
 
     def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
         """The limits of a batch, and that payloads are what their entries say."""
@@ -262,7 +261,7 @@ class Writer:
                 return appended
             record = Record(self._size, recorded, _recorded_payloads(appended, payloads))
             self._is_in_doubt = True
-            self._wal.write(packed(*record))
+            self._wal.write(record)
         except BaseException as error:
             memory.index.retract()
             rollback(memory.book.state, before)
@@ -298,31 +297,34 @@ class Writer:
 
     def _catch_up(self) -> None:
         """Integrate all that is pending; with both locks."""
-        pending = tuple(self._pending)
-        try:
-            memory, writes = self._integrated(pending)
-        except BaseException as error:
-            self._failed(error)
-            raise
-        self._put_in_place(memory, writes, len(pending))
+        self._refuse_in_doubt()
+        self._integrate(tuple(self._pending), nullcontext())
         self._wal.turn()
         self._is_behind = False
 
-    def _failed(self, error: BaseException) -> None:
-        """To integrate. What is pending stays so, in both files of the write-ahead log."""
-        self.memory.index.cancel()
-        self._is_behind = True
-        self._is_in_doubt |= not isinstance(error, LedgerFull)
+    def _integrate(self, pending: Sequence[Record], turn: AbstractContextManager[object]) -> None:
+        """Stages 2 and 3 of these, in one commit. `turn`: to be taken where memory changes.
 
-    def _integrated(self, pending: Sequence[Record]) -> tuple[Memory, Writes]:
-        """Stages 2 and 3 of these, in one commit; what it leads to."""
-        rows = np.concatenate([record.rows for record in pending])
-        with self._store.write() as batch:
-            batch.append_entries(pending[0].first, rows)
-            for record in pending:
-                for index, payload in record.payloads.items():
-                    batch.put_payload(index, payload.content, payload.meta)
-            return self._extended(batch, rows, self._now_ns())
+        If it fails, all that is pending stays so, in both files of the write-ahead log.
+        """
+        is_committing = False
+        try:
+            rows = np.concatenate([record.rows for record in pending])
+            with self._store.write() as batch:
+                batch.append_entries(pending[0].first, rows)
+                for record in pending:
+                    for index, payload in record.payloads.items():
+                        batch.put_payload(index, payload.content, payload.meta)
+                memory, writes = self._extended(batch, rows, self._now_ns())
+                is_committing = True
+            with turn:
+                self._put_in_place(memory, writes, len(pending))
+        except BaseException as error:
+            with turn:
+                self.memory.index.cancel()
+                self._is_behind = True
+                self._is_in_doubt |= is_committing and not isinstance(error, LedgerFull)
+            raise
 
     def _extended(self, batch: Batch, rows: NDArray[np.uint8], now_ns: int) -> tuple[Memory, Writes]:
         """Stages 2 and 3 of rows that are in the batch: what memory is to be once it is durable."""
@@ -334,7 +336,6 @@ class Writer:
         head = self._head(edge, _time_of_last(rows), is_due)
         for run, number in memory.orphans:
             batch.delete_segment(run, number)
-        self._prepared_size = edge.size
         writes = memory.index.prepare(edge.size, batch.segment)
         for (run, number), data in writes.puts:
             batch.put_segment(run, number, data)

@@ -68,3 +68,14 @@ def test_every_subcommand_is_in_the_readme() -> None:
     assert {"run", "verify", "fsck", "export", "super"} <= commands
     readme = text_of("README.md")
     assert [command for command in sorted(commands) if f"mintage {command}" not in readme] == []
+
+
+def test_the_example_of_the_ledger_runs_and_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [
+        block for block in re.findall(r"```python\n(.*?)```", text_of("README.md"), re.DOTALL) if "zeros(" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "['OK', 'OK', 'OK', 'EXCEEDS_CREDITS']\n500\n"
