@@ -39,7 +39,9 @@ class Gateway:
         gatekeeper: Handle,
         shards: list[Handle],
     ) -> None:
-        self.service = Service(config, policies, RemoteStages(gatekeeper, shards), verifier_keys)
+        stages = RemoteStages(gatekeeper, shards)
+        self.logs = stages.logs
+        self.service = Service(config, policies, stages, verifier_keys)
         self.drafts_decoder = msgspec.msgpack.Decoder(list[Draft])
         self.background: set[asyncio.Task[None]] = set()
 
@@ -47,7 +49,7 @@ class Gateway:
         """The HTTP application; Serve asks for it once, inside the replica's event loop."""
         task = asyncio.get_running_loop().create_task(self.expire_for_ever())
         self.background.add(task)
-        return build_api(self.service)
+        return build_api(self.service, self.logs)
 
     async def expire_for_ever(self) -> None:
         """Give the claims of dead generators to the living, once a second."""

@@ -126,7 +126,7 @@ class RemoteStages:
     """Gate and ledger behind Serve handles.
 
     Judging and looking up are safe to repeat, and so is recording (an asset id is committed once), so a call whose
-    actor does not answer is sent again, `len(RETRY_S)` times.
+    actor does not answer is sent again, `len(RETRY_S)` times. `logs`: the shards' logs as static resources, by number.
     """
 
     def __init__(self, gatekeeper: Handle, shards: list[Handle]) -> None:
@@ -136,6 +136,7 @@ class RemoteStages:
             caller(gatekeeper.assess, Verdict, "gate"), batch_size_max=BATCH_SIZE_MAX, num_calls_max=CALLS_MAX
         )
         self.committers = [self.batcher(shard.commit, n, num_calls_max=1) for n, shard in enumerate(shards)]
+        self.logs = {str(n): reader(shard.read, f"ledger shard {n}") for n, shard in enumerate(shards)}
         self.finders = [self.batcher(shard.find, n, num_calls_max=CALLS_MAX) for n, shard in enumerate(shards)]
 
     def batcher(self, method: Any, shard: int, *, num_calls_max: int) -> Batcher[Any, Outcome]:
@@ -157,6 +158,16 @@ class RemoteStages:
     async def checkpoints(self) -> list[str]:
         batches = await asyncio.gather(*(retried(functools.partial(send, [])) for send in self.checkpointers))
         return [note for batch in batches for note in batch]
+
+
+def reader(method: Any, where: str) -> Callable[[str], Coroutine[Any, Any, bytes]]:
+    """A shard's log behind its handle: a path -> what is served there (`ledger.tiles.serve`)."""
+    decoder = msgspec.msgpack.Decoder(bytes)
+
+    async def read(path: str) -> bytes:
+        return decoder.decode(await retried(lambda: ask(where, method, path)))
+
+    return read
 
 
 async def retried(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -14,6 +14,7 @@ from engine.errors import describe
 from engine.records import Commit, Outcome, ShardKeeper
 from ledger.errors import LedgerError
 from ledger.log import open_keys
+from ledger.tiles import serve
 
 
 class LedgerShard:
@@ -48,6 +49,11 @@ class LedgerShard:
     async def checkpoint(self, _: bytes) -> bytes:
         """The newest signed checkpoint, as an encoded list of one."""
         return encode([self.keeper.shard.checkpoint()])
+
+    @answering
+    async def read(self, path: str) -> bytes:
+        """What the shard's log serves under a path (`ledger.tiles.serve`), encoded."""
+        return encode(await asyncio.get_running_loop().run_in_executor(None, serve, path, self.keeper.shard))
 
     def __del__(self) -> None:
         """Serve's farewell: give the shard back at once, so that a successor need not wait."""

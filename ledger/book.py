@@ -4,7 +4,7 @@
     book.reserve(len(rows))
     num_recorded = apply_batch(book.state, rows, first_index, results, parent_ends, hint_owners, hint_statuses)
     ... write the entries whose result is OK; then
-    book.commit()    or, if that failed: rollback(book.state, mark_before)
+    book.commit()    or, if that failed: book.discard()
 
 A snapshot is the state at one index. Whoever has it, or nothing, replays the entries that were recorded since.
 """
@@ -127,7 +127,12 @@ class Book:
 
     def commit(self) -> None:
         """What was applied is recorded: it cannot be undone any more, and ended transfers are forgotten."""
-        positions.commit(self.state)
+        if self.state["num_steps"]:  # to call a kernel takes longer than to look
+            positions.commit(self.state)
+
+    def discard(self) -> None:
+        """What was applied since the last commit is not recorded: undo it."""
+        positions.rollback(self.state, 0)
 
     def replay(self, entries: Entries, first_index: int, owners: NDArray[np.uint64] | None = None) -> None:
         """Apply recorded entries again, and commit.

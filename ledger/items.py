@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ledger.entry import ENTRY_BYTES, KINDS_WITH_CONTENT, PARENTS_MAX, Kind
+from ledger.entry import KINDS_WITH_CONTENT, PARENTS_MAX, Kind
 from ledger.runs import Family
 from ledger.tail import Keys, Tail, insert_many, key_of, seed_words
 
@@ -20,9 +20,9 @@ Rows = NDArray[np.uint8]
 NO_PLACE = -1
 HAS_ERASURES, HAS_PARENTS, SETTLES = 1, 2, 4
 
-_WORD_BYTES = 8
 _ID, _PARENT_INDICES, _PARENT_SHARDS, _NUM_PARENTS, _OWNER, _SUBJECT, _CONTENT = 2, 4, 8, 9, 12, 14, 16
 _SHARD_BITS = 16
+_PARENTS_MAX: Any = np.uint64(PARENTS_MAX)
 _ERASURE, _ACCOUNT = np.uint64(Kind.ERASURE), np.uint64(Kind.ACCOUNT)
 _MONEY, _OWNERSHIP = np.uint64(Kind.MONEY), np.uint64(Kind.OWNERSHIP)
 _BY_ID = int(Family.ID)
@@ -32,7 +32,7 @@ _WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))  # by number
 
 def words_of(rows: Rows) -> NDArray[np.uint64]:
     """uint64[n, 30], the same memory."""
-    return rows.reshape(-1).view(np.uint64).reshape(-1, ENTRY_BYTES // _WORD_BYTES)
+    return rows.view(np.uint64)
 
 
 @njit(nogil=True, cache=True)
@@ -111,8 +111,8 @@ def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
     keys, indices = np.empty(PARENTS_MAX * len(words), np.uint64), np.empty(PARENTS_MAX * len(words), np.uint64)
     num_items = 0
     for row in range(len(words)):
-        num_parents = np.int64(words[row, _NUM_PARENTS] & np.uint64(0xFF))
-        for parent in range(min(num_parents, PARENTS_MAX)):  # it may be read from a damaged disk
+        num_parents = words[row, _NUM_PARENTS] & np.uint64(0xFF)
+        for parent in range(np.int64(min(num_parents, _PARENTS_MAX))):  # more are there if the disk is damaged
             shard = (words[row, _PARENT_SHARDS] >> np.uint64(_SHARD_BITS * parent)) & np.uint64(0xFFFF)
             keys[num_items] = key_of((words[row, _PARENT_INDICES + parent], shard), seed)
             indices[num_items] = np.uint64(first_index + row)

@@ -139,9 +139,8 @@ class Wal:
     def _open(self) -> None:
         """Both files, with blocks on disk that were written once, so that a flush changes nothing but data."""
         for path in self._paths:
-            create_once(
-                path, _head(int.from_bytes(self._entropy(_SECRET_BYTES), "little")).ljust(FILE_BYTES, b"\0"), 0o644
-            )
+            head = _head(FILE_BYTES, int.from_bytes(self._entropy(_SECRET_BYTES), "little"))
+            create_once(path, head.ljust(FILE_BYTES, b"\0"), 0o644)
         for path in self._paths[len(self._files) :]:
             secret = secret_of(path)
             self._files.append(_File(os.open(path, os.O_RDWR | os.O_CLOEXEC), secret))
@@ -212,14 +211,14 @@ def _read(path: Path) -> _Image:
     except OSError as error:
         raise LedgerError(str(error), where=str(path), fix="See to what it says, then open the shard again.") from error
     _, length, secret, _ = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (b"", 0, 0, 0)
-    if len(data) < length or data[: _HEAD.size] != _head(secret, length):
+    if len(data) < length or data[: _HEAD.size] != _head(length, secret):
         raise _corrupt("it has no head, or was cut off, or another release wrote it", path)
     return _Image(path, secret, data)
 
 
-def _head(secret: int, length: int | None = None) -> bytes:
+def _head(length: int, secret: int) -> bytes:
     """The beginning of a file."""
-    data = _HEAD.pack(_MAGIC, FILE_BYTES if length is None else length, secret, 0)[:_HEAD_CHECKED_BYTES]
+    data = _HEAD.pack(_MAGIC, length, secret, 0)[:_HEAD_CHECKED_BYTES]
     return data + xxhash.xxh3_64_digest(data)
 
 

@@ -15,6 +15,7 @@ What is kept in memory (the tree's edge, the index's tables, the balances) is de
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +32,6 @@ from ledger.items import HAS_ERASURES, traits_of
 from ledger.note import Checkpoint, Signer
 from ledger.payload import BATCH_BYTES_MAX, Payload, check_payloads
 from ledger.pending import Growing, Overlay
-from ledger.positions import mark, rollback
 from ledger.result import Result
 from ledger.resume import Memory, Resumed, store_book
 from ledger.runs import Family
@@ -45,6 +45,8 @@ SNAPSHOT_ENTRIES_MIN = 1 << 20
 """The balances are stored with the first commit after so many entries; the next start replays the others."""
 
 _RESULTS = {int(result): result for result in Result}
+_FIELDS: Any = ENTRY_DTYPE.fields
+_VERSION, _SHARD, _TIME = (int(_FIELDS[name][1]) for name in ("version", "shard", "time_ns"))
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -212,9 +214,9 @@ class Writer:
     def _stamp(self, rows: NDArray[np.uint8]) -> int:
         """Fill in version, shard and time; now, in ns."""
         now_ns = self._now_ns()
-        stamped = rows.view(ENTRY_DTYPE).reshape(len(rows))
-        stamped["version"], stamped["shard"] = VERSION, self._shard
-        stamped["time_ns"] = max(now_ns, self._time_ns + 1) + np.arange(len(rows), dtype=np.uint64)
+        halves, words = rows.view(np.uint16), rows.view(np.uint64)
+        halves[:, _VERSION // 2], halves[:, _SHARD // 2] = VERSION, self._shard
+        words[:, _TIME // 8] = max(now_ns, self._time_ns + 1) + np.arange(len(rows), dtype=np.uint64)
         return now_ns
 
     def _appended(
@@ -226,7 +228,6 @@ class Writer:
             self._catch_up()
         memory = self.memory
         now_ns = self._stamp(rows)
-        before = mark(memory.book.state)
         try:
             with self._store.write() as batch:
                 appended, recorded, sequencer = self._sequenced(batch, rows, may_expire)
@@ -239,7 +240,7 @@ class Writer:
                 self._is_in_doubt = True
         except BaseException as error:
             memory.index.discard()
-            rollback(memory.book.state, before)
+            memory.book.discard()
             self._is_in_doubt &= not isinstance(error, LedgerFull)
             raise
         self._size, self._time_ns = after.head.tree_size, after.head.time_ns
@@ -253,7 +254,6 @@ class Writer:
         self._refuse_in_doubt()
         memory = self.memory
         self._stamp(rows)
-        before = mark(memory.book.state)
         try:
             with self._store.read() as snapshot:
                 appended, recorded, _ = self._sequenced(Overlay(snapshot, self._pending), rows, False)
@@ -264,7 +264,7 @@ class Writer:
             self._wal.write(record)
         except BaseException as error:
             memory.index.retract()
-            rollback(memory.book.state, before)
+            memory.book.discard()
             self._is_in_doubt &= not isinstance(error, LedgerFull | LedgerReadOnly)
             raise
         memory.index.accept()
@@ -377,7 +377,7 @@ class Writer:
 
 
 def _time_of_last(rows: NDArray[np.uint8]) -> int:
-    return int(rows[-1:].view(ENTRY_DTYPE)["time_ns"][0, 0])
+    return int(rows[-1].view(np.uint64)[_TIME // 8])
 
 
 def _recorded_payloads(appended: Appended, payloads: Sequence[Payload] | None) -> Payloads:

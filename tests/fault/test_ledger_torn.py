@@ -23,7 +23,8 @@ import os
 import random
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from enum import Enum
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from crash_checks import Acknowledged, check_whole, opened, repeat
-from crash_load import BATCHES, SETUP, Name, call_of, make_small
+from crash_load import BATCHES, NUM_CALLS_ROUND, SETUP, Name, call_of, make_small
 from numpy.typing import NDArray
 
 from ledger.entry import ENTRY_BYTES
@@ -41,7 +42,7 @@ from ledger.log import begun_path, shard_path
 from ledger.reader import PAGE_MAX
 from ledger.shard import Shard
 from ledger.store import DATA_FILE, NEW_FILE, READERS_FILE
-from ledger.wal import FILE_NAMES
+from ledger.wal import FILE_NAMES, Record
 
 NUM_STATES = 3 * int(os.environ.get("MINTAGE_KILLS", "20"))
 PAGE, SECTOR = 4096, 512
@@ -58,6 +59,14 @@ FILES = (DATA_FILE, *FILE_NAMES)
 
 Image = dict[str, bytes]
 """The files of a shard."""
+
+
+class How(Enum):
+    """How a call is recorded."""
+
+    APPEND = 1
+    SEQUENCE = 2
+    INTEGRATE = 3
 
 
 class Write(NamedTuple):
@@ -101,37 +110,49 @@ class Recorder:
         self.acknowledged = acknowledged
         self.size = size
 
-    def write(self, name: Name | None, *, alone: bool = False) -> Write:
-        """Record a call that is new, in one commit, or alone in the write-ahead log; None: integrate what is there.
-
-        It is not acknowledged yet.
-        """
-        before, size = image_of(self.path), self.size
-        if name is None:
-            self.shard.integrate()
-        else:
-            call = call_of(name)
-            appended = (self.shard.sequence if alone else self.shard.append)(call.entries, call.payloads)
-            assert not appended.results.any(), appended.results
-            assert int(appended.indices[0]) == size
-            self.size += len(call.entries)
+    def write(self, name: Name, how: How) -> Write:
+        """Record a call that is new, in one commit or in the write-ahead log; it is not acknowledged yet. Or integrate
+        what is there, and have the call recorded and acknowledged meanwhile."""
+        if how == How.INTEGRATE:
+            return self._integrate(name)
+        before, size, call = image_of(self.path), self.size, call_of(name)
+        record = self.shard.append if how == How.APPEND else self.shard.sequence
+        appended = record(call.entries, call.payloads)
+        assert not appended.results.any(), appended.results
+        assert int(appended.indices[0]) == size
+        self.size += len(call.entries)
         return Write(before, image_of(self.path), size, self.size, name)
+
+    def _integrate(self, name: Name) -> Write:
+        writer, before = self.shard._writer, image_of(self.path)
+        integrated = writer._integrated
+
+        def integrated_after_call(pending: Sequence[Record]) -> object:
+            nonlocal before
+            if not writer._turn.locked():  # else nobody can sequence meanwhile
+                self.acknowledge(self.write(name, How.SEQUENCE))
+                before = image_of(self.path)
+            return integrated(pending)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "_integrated", integrated_after_call)
+            self.shard.integrate()
+        return Write(before, image_of(self.path), self.size, self.size, None)
 
     def acknowledge(self, write: Write) -> None:
         if write.name is not None:
             self.acknowledged.answer(write.name, write.size_before)
 
 
-def some_writes(life: int) -> Iterator[tuple[Name | None, bool]]:
+def some_writes(life: int) -> Iterator[tuple[Name, How]]:
     """Batches, small calls of every kind, and integration, in turn: what to give to `Recorder.write`."""
     for number in range(NUM_ROUNDS):
-        if number % 2:  # else the batch is recorded after what is pending, in a commit of its own
-            yield None, False
-        yield Name(life, BATCHES, number), False
+        yield Name(life, BATCHES, number), How.APPEND
         for stream in (1, 2):
-            yield Name(life, stream, number), True
-        yield None, False
-        yield Name(life, 3, number), True
+            yield Name(life, stream, number), How.SEQUENCE
+        yield Name(life, 3, NUM_CALLS_ROUND * number), How.INTEGRATE
+        if number % 2:  # else the batch finds what is pending, and is recorded in the commit after
+            yield Name(life, 4, NUM_CALLS_ROUND * number), How.INTEGRATE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,10 +168,11 @@ def history(tmp_path_factory: pytest.TempPathFactory, small: None) -> History:
     acknowledged, writes = Acknowledged(path), []
     with opened(path) as shard:
         recorder = Recorder(path, shard, acknowledged, 0)
-        recorder.acknowledge(recorder.write(Name(0, SETUP, 0)))
-        for number, (name, alone) in enumerate(some_writes(1)):
+        recorder.acknowledge(recorder.write(Name(0, SETUP, 0), How.APPEND))
+        for number, (name, how) in enumerate(some_writes(1)):
             known = acknowledged.copy()
-            write = recorder.write(name, alone=alone)
+            write = recorder.write(name, how)
+            known = acknowledged.copy() if write.name is None else known
             recorder.acknowledge(write)
             if number % 10 == 0:
                 acknowledged.give_out(shard)
@@ -180,6 +202,11 @@ def partly(name: str, old: bytes, new: bytes, chance: random.Random) -> bytes:
 def torn(write: Write, chance: random.Random) -> Image:
     """What a power cut during a write leaves."""
     return {name: partly(name, write.before.get(name, b""), data, chance) for name, data in write.after.items()}
+
+
+def go_on(shard: Shard) -> None:
+    """Record what nobody knows yet: until then fsck tells of a record of the write-ahead log that was torn."""
+    assert not shard.append(call_of(Name(8, BATCHES, 0)).entries).results.any()
 
 
 def test_every_write_is_synced_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +246,7 @@ def test_no_part_of_a_write_that_a_power_cut_leaves_harms_what_was_acknowledged(
             check_whole(shard, acknowledged, chance, (1, number))
             repeat(shard, acknowledged, chance, seen)
             check_whole(shard, acknowledged, chance, (1, number))
+            go_on(shard)
         if number % NUM_WRITES == 0:
             assert check(history.path).problems == (), number
     assert seen["calls repeated that were not recorded"] and seen["calls repeated that were recorded"], seen
@@ -249,8 +277,8 @@ def test_one_power_cut_after_the_other_loses_nothing(history: History) -> None:
                 check_whole(shard, acknowledged, chance, (3, life))
             recorder = Recorder(history.path, shard, acknowledged, shard.tree_size)
             todo = list(some_writes(life))[: chance.randint(1, WRITES_A_LIFE)]
-            for number, (name, alone) in enumerate(todo, 1):
-                write = recorder.write(name, alone=alone)
+            for number, (name, how) in enumerate(todo, 1):
+                write = recorder.write(name, how)
                 is_torn = number == len(todo) and chance.random() < 0.7
                 if not is_torn:
                     recorder.acknowledge(write)
@@ -259,6 +287,7 @@ def test_one_power_cut_after_the_other_loses_nothing(history: History) -> None:
     lay(history.path, image, chance)
     with opened(history.path) as shard:
         check_whole(shard, acknowledged, chance, (3, 0))
+        go_on(shard)
     assert check(history.path).problems == ()
     assert seen["torn"] and seen["whole"], seen
 
@@ -283,8 +312,9 @@ def test_a_record_that_is_broken_though_later_ones_are_there_is_named(history: H
     path, chance = tmp_path / "log", random.Random(7)
     with opened(path) as shard:
         recorder = Recorder(path, shard, Acknowledged(path), 0)
-        recorder.write(Name(0, SETUP, 0))
-        writes = [recorder.write(Name(1, 1, number), alone=True) for number in range(3)]
+        recorder.write(Name(0, SETUP, 0), How.APPEND)
+        recorder.write(Name(1, 1, 0), How.SEQUENCE)  # so that there is a write-ahead log
+        writes = [recorder.write(Name(1, 1, number), How.SEQUENCE) for number in range(1, 4)]
     image = writes[-1].after
     places = [begin for write in writes for begin in changed_blocks(write, FILE_NAMES[0])]
     assert len(places) == len(writes)

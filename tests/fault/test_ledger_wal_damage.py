@@ -5,7 +5,6 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from fsck_logs import append, entries_of, item, open_shard
@@ -19,7 +18,7 @@ from ledger.payload import Payload
 from ledger.result import Result
 from ledger.shard import Shard
 from ledger.store import Store
-from ledger.wal import BLOCK_BYTES, FILE_NAMES, left_over, packed
+from ledger.wal import BLOCK_BYTES, FILE_NAMES, left_over, packed, secret_of
 
 NUM_STORED, NUM_PENDING, HEADER_BYTES = 5, 9, 32
 
@@ -60,10 +59,10 @@ def test_any_bit_of_a_record_that_is_still_needed_is_found(log: Path) -> None:
     """All of each header, and every twelfth byte of the rest."""
     file, chance = wal_of(log), random.Random(5)
     whole = file.read_bytes()
-    begin = 0
+    begin = BLOCK_BYTES  # after the head of the file
     with closing(Store.open_readonly(shard_path(log, 0))) as store:
         for record in left_over(shard_path(log, 0), NUM_STORED):
-            data = packed(record.first, record.rows, record.payloads)
+            data = packed(record, secret_of(file))
             assert whole[begin : begin + len(data)] == data
             for place in (*range(HEADER_BYTES), *range(HEADER_BYTES, len(data.rstrip(b"\0")), 12)):
                 flipped = bytearray(whole)
@@ -81,7 +80,7 @@ def test_any_bit_of_a_record_that_is_still_needed_is_found(log: Path) -> None:
 def test_a_record_that_is_missing_between_others_is_found(log: Path) -> None:
     file = wal_of(log)
     data = bytearray(file.read_bytes())
-    data[BLOCK_BYTES : 2 * BLOCK_BYTES] = bytes(BLOCK_BYTES)
+    data[2 * BLOCK_BYTES : 3 * BLOCK_BYTES] = bytes(BLOCK_BYTES)
     file.write_bytes(data)
     assert lines(log) == ["write-ahead log: its next record is of entry 11, and 8 entries are there without it"]
 
@@ -106,19 +105,17 @@ def test_an_entry_that_no_shard_would_sequence_is_found_though_its_record_holds(
     columns[field][0] = value
     file = wal_of(log)
     data = bytearray(file.read_bytes())
-    data[:BLOCK_BYTES] = packed(record.first, rows, record.payloads)
+    data[BLOCK_BYTES : 2 * BLOCK_BYTES] = packed(record._replace(rows=rows), secret_of(file))
     file.write_bytes(data)
     assert lines(log) == [found]
 
 
 def test_a_payload_that_is_not_its_entrys_is_found_though_its_record_holds(log: Path) -> None:
     record, *_ = left_over(shard_path(log, 0), NUM_STORED)
-    changed = msgspec.structs.replace(record.payloads[6], content=b"something else")
+    changed = record._replace(payloads={**record.payloads, 6: Payload(b"something else", record.payloads[6].meta)})
     file = wal_of(log)
     data = bytearray(file.read_bytes())
-    data[:BLOCK_BYTES] = packed(
-        record.first, record.rows, {**record.payloads, 6: Payload(changed.content, changed.meta)}
-    )
+    data[BLOCK_BYTES : 2 * BLOCK_BYTES] = packed(changed, secret_of(file))
     file.write_bytes(data)
     assert lines(log) == ["write-ahead log, entries 5 to 7: entry 1 does not name the hash of its payload"]
 
@@ -127,11 +124,11 @@ def test_what_an_owner_has_gone_on_from_is_not_looked_at_any_more(log: Path) -> 
     """A record that a power cut tore is told until then."""
     file = wal_of(log)
     data = bytearray(file.read_bytes())
-    data[2 * BLOCK_BYTES + 100] ^= 1
+    data[3 * BLOCK_BYTES + 100] ^= 1
     file.write_bytes(data)
     (found,) = lines(log)
     assert found == (
-        f"write-ahead log: the record of entry 11 does not hold ({file.name}, byte {2 * BLOCK_BYTES}): "
+        f"write-ahead log: the record of entry 11 does not hold ({file.name}, byte {3 * BLOCK_BYTES}): "
         "torn by a power cut, or damaged since"
     )
     with open_shard(log, num_shards=1) as shard:

@@ -9,15 +9,18 @@ import msgspec
 import pytest
 from running import DEADLINE_MS, RunningEngine, until
 
-from actors.api import BODY_BYTES_MAX
+from actors.answers import BODY_BYTES_MAX
 from engine.admission import asset_id
 from engine.catalogue import brief_facts, load
 from engine.config import CONFIGS
 from engine.errors import ErrorBody
 from engine.request import Asset, Status
 from engine.tiers import Tier
+from ledger.entry import from_bytes
 from ledger.errors import ReceiptInvalid
+from ledger.note import Policy, parse_verifier_key
 from ledger.receipt import verify
+from ledger.tile_client import VerifiedTiles
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
@@ -66,6 +69,23 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
 async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, first: Asset) -> None:
     with pytest.raises(ReceiptInvalid, match="content"):
         verify(first.receipt, engine.verifier_keys(), first.content.encode() + b" ")
+
+
+async def test_anyone_verifies_an_asset_from_the_static_files_of_its_log_and_the_public_key(
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
+) -> None:
+    base, key = f"{engine.url}/log/{first.shard}", engine.verifier_keys()[first.shard]
+
+    def fetch(path: str) -> bytes:
+        return httpx.get(f"{base}/{path}").raise_for_status().content
+
+    tiles = await asyncio.to_thread(VerifiedTiles, fetch, Policy((parse_verifier_key(key),)))
+    (entry,) = from_bytes(await asyncio.to_thread(tiles.read_entries, first.index, first.index + 1))
+    assert entry["id"].tobytes().hex() == first.asset_id
+    assert entry["content_hash"].tobytes() == hashlib.sha256(first.content.encode()).digest()
+    assert (await http.get(f"/log/{first.shard}/checkpoint")).headers["cache-control"] == "no-store"
+    assert error_of(await http.get(f"/log/{first.shard}/tile/9/000")).code == "entry_not_found"
+    assert error_of(await http.get("/log/7/checkpoint")).code == "not_found"
 
 
 async def test_checkpoints_cover_what_was_released(http: httpx.AsyncClient, first: Asset) -> None:
