@@ -1,10 +1,10 @@
 """`mintage audit`: an auditor's questions to a ledger's directory, which may be in use. Answers only what can be shown.
 
 The questions are answered by `ledger.audit`, `ledger.queries`, `ledger.payments` and `ledger.dag`; this prints them,
-as tables or, with --json, as one object. Exit code 0: answered, and what was to be proved is proved; 1: it is not, and
-the error says why; 2: the command was not understood.
+as tables or, with --json, as one object. The exit codes are in the help.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from actors.audit_open import (
     LedgerArgument,
     ShardOption,
     Shards,
+    WhereOption,
     as_plain,
     checkpoint_of,
     parse_id,
@@ -33,8 +34,14 @@ from ledger.book import Balance
 from ledger.entry import Kind, owner_of
 from ledger.payments import Transfer, paid_for
 from ledger.queries import Owned, assets_of, history, owner_at
+from ledger.tail import SEED_BYTES
 
-audit_app = typer.Typer(name="audit", help="An auditor's questions to a ledger.", no_args_is_help=True)
+HELP = """An auditor's questions to a ledger, which may be in use.
+
+Exit code 0: answered, and what was to be proved is proved; 1: it is not, and the error says why; 2: the command was not
+understood."""
+
+audit_app = typer.Typer(name="audit", help=HELP, no_args_is_help=True)
 audit_app.command()(audit_proofs.existed)
 audit_app.command()(audit_proofs.kept)
 audit_app.command("check-existed")(audit_proofs.check_existed)
@@ -61,9 +68,11 @@ def balance(
     """Trial balance at a checkpoint, computed from its entries alone."""
     with errors_shown(as_json), Shards(ledger) as shards:
         reader = shards.one(shard)
-        checkpoint, is_signed = checkpoint_of(at, reader, policy_of(ledger, key, None), "--at")
+        checkpoint, note = checkpoint_of(at, reader, policy_of(key, None, ledger), "--at")
         with progress_shown("replaying") as told:
-            found = audit.trial_balance(reader, checkpoint, accounts_max=accounts, progress=told)
+            seed = os.urandom(SEED_BYTES)
+            found = audit.trial_balance(reader, checkpoint, seed, accounts_max=accounts, progress=told)
+    is_signed = note is not None
     answer = as_plain(found) | {"is_signed": is_signed, "is_balanced": found.is_balanced}
     if as_json:
         print_json(answer)
@@ -87,11 +96,12 @@ def owner(
     at: Annotated[
         int | None, typer.Option(help="After the entry with this index of its shard; by default now.")
     ] = None,
+    shard: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Who owned an asset at an index, and everybody who has owned it until then."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        number, _ = shards.with_id(parse_id(asset, "ASSET"))
+        number, _ = shards.with_id(parse_id(asset, "ASSET"), shard)
         reader = shards[number]
         index = reader.tree_size - 1 if at is None else at
         change = owner_at(reader, bytes.fromhex(asset), index)
@@ -143,11 +153,12 @@ def owned_row(shard: int, owned: Owned) -> tuple[Any, ...]:
 def paid(
     ledger: LedgerArgument,
     transfer: Annotated[str, typer.Argument(help="The id of a transfer, of an asset or of money.")],
+    shard: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What paid for a transfer: everything it stood or fell with."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        number, _ = shards.with_id(parse_id(transfer, "TRANSFER"))
+        number, _ = shards.with_id(parse_id(transfer, "TRANSFER"), shard)
         found = paid_for(shards, number, bytes.fromhex(transfer))
     if as_json:
         print_json(as_plain(found))
@@ -181,8 +192,9 @@ def changed(
 ) -> None:
     """What changed between two checkpoints, and the proof that nothing else did."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        reader, policy = shards.one(shard), policy_of(ledger, key, None)
-        first, last = (checkpoint_of(named, reader, policy, where)[0] for named, where in ((old, "OLD"), (new, "NEW")))
+        reader, policy = shards.one(shard), policy_of(key, None, ledger)
+        first = checkpoint_of(old, reader, policy, "OLD").checkpoint
+        last = checkpoint_of(new, reader, policy, "NEW").checkpoint
         with progress_shown("reading") as told:
             found = audit.changes(reader, first, last, progress=told)
     answer = as_plain(found)
@@ -207,11 +219,12 @@ def lineage(
     depth: Annotated[int, typer.Option(min=0, max=dag.DEPTH_MAX, help="Generations at most.")] = dag.DEPTH_MAX,
     num: Annotated[int, typer.Option(min=1, max=dag.NODES_MAX, help="Entries at most.")] = dag.NODES_MAX,
     proof: Annotated[Path | None, typer.Option(help="Write receipts of the whole path into this file.")] = None,
+    shard: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an entry was made from, over all shards; with --proof as receipts that anybody can check offline."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        number, found = shards.with_id(parse_id(entry, "ENTRY"))
+        number, found = shards.with_id(parse_id(entry, "ENTRY"), shard)
         walk = dag.descendants if down else dag.ancestors
         told = walk(shards, (number, found.index), depth_max=depth, nodes_max=num)
         if proof is not None:

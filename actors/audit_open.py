@@ -1,4 +1,8 @@
-"""What the audit commands share: a ledger's shards opened beside their owner, what the user named, plain answers."""
+"""What the audit commands share: a ledger's shards opened beside their owner, what the user named, plain answers.
+
+They see what is in the shards' trees. What an owner has acknowledged and not integrated yet, a moment ago or before it
+died, is only in its write-ahead log: nothing can be proved of it until the owner goes on.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -14,8 +18,8 @@ import typer
 from actors.terminal import out, plain, read_file
 from engine.errors import InvalidRequest
 from ledger.entry import ID_BYTES
-from ledger.errors import EntryNotFound
-from ledger.log import VERIFIER_FILE, shard_paths
+from ledger.errors import EntryNotFound, LogMismatch
+from ledger.log import ADOPTED_DIR, VERIFIER_FILE, shard_of_origin, shard_paths
 from ledger.note import Checkpoint, Policy, open_checkpoint, parse_verifier_key
 from ledger.policy import parse_policy
 from ledger.reader import Found, Reader
@@ -25,6 +29,7 @@ _NS_PER_S = 10**9
 
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger directory. It may be in use.")]
 ShardOption = Annotated[int | None, typer.Option("--shard", help="Which shard; needless if there is one.")]
+WhereOption = Annotated[int | None, typer.Option("--shard", help="Which shard it is in; needless if one has the id.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File of verifier keys; by default the ledger's own.")]
 PolicyOption = Annotated[
     Path | None, typer.Option("--policy", help="Policy file (C2SP tlog-policy): how many of which witnesses.")
@@ -35,26 +40,28 @@ UnderOption = Annotated[
 
 
 class Shards(Mapping[int, Reader]):
-    """The shards of a ledger's directory by their numbers, each opened when it is first asked for.
+    """The shards of a ledger's directory by their numbers, adopted ones too, each opened when it is first asked for.
 
     Raises:
         InvalidRequest: there are none.
+        LogMismatch: on opening one: it is not the shard that its directory says.
     """
 
     def __init__(self, ledger: Path) -> None:
         self.ledger = ledger
-        self._paths = {int(path.name.removeprefix("shard-")): path for path in shard_paths(ledger)}
+        paths = [*shard_paths(ledger / ADOPTED_DIR), *shard_paths(ledger)]
+        self._paths = {int(path.name.removeprefix("shard-")): path for path in paths}
         self._open: dict[int, Reader] = {}
         if not self._paths:
             raise InvalidRequest("no shard is there", where=str(ledger), fix="Name a ledger's directory.")
 
     def __getitem__(self, number: int) -> Reader:
         if number not in self._open:
-            self._open[number] = Reader.open(self._paths[number])
+            self._open[number] = open_shard(self._paths[number], number)
         return self._open[number]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._paths)
+        return iter(sorted(self._paths))
 
     def __contains__(self, number: object) -> bool:
         return number in self._paths
@@ -83,21 +90,48 @@ class Shards(Mapping[int, Reader]):
             raise InvalidRequest(what, where="--shard", fix=f"Name one of {there}.")
         return self[number]
 
-    def with_id(self, id_: bytes) -> tuple[int, Found]:
-        """The shard and the entry that have an id.
+    def with_id(self, id_: bytes, shard: int | None) -> tuple[int, Found]:
+        """The shard and the entry that have an id, in all shards or in the one that is named.
 
         Raises:
             EntryNotFound: none has it.
+            InvalidRequest: there is no such shard; or none was named, and several have it: an id has one entry in each.
         """
-        for number, reader in self.items():
-            found = reader.by_id(id_)
-            if found is not None:
-                return number, found
-        raise EntryNotFound(
-            f"no entry of the {len(self)} shards there has this id",
-            where=id_.hex(),
-            fix="Give the id as the engine returned it, 32 hexadecimal digits.",
-        )
+        readers = dict(self) if shard is None else {shard: self.one(shard)}
+        having = {number: found for number, reader in readers.items() if (found := reader.by_id(id_)) is not None}
+        if len(having) > 1:
+            raise InvalidRequest(
+                f"the shards {', '.join(map(str, having))} have entries with this id",
+                where=id_.hex(),
+                fix="Say which is meant with --shard.",
+            )
+        if not having:
+            raise EntryNotFound(
+                f"no entry of the shards {', '.join(map(str, readers))} has this id",
+                where=id_.hex(),
+                fix="Give the id as the engine returned it, 32 hexadecimal digits.",
+            )
+        return next(iter(having.items()))
+
+
+def open_shard(path: Path, number: int) -> Reader:
+    """The shard in a directory, which is the one with this number.
+
+    Raises:
+        LogMismatch: it is another one. LedgerCorrupt, LedgerError: see `Reader.open`.
+    """
+    reader = Reader.open(path)
+    try:
+        if shard_of_origin(reader.origin) != number:
+            raise LogMismatch(
+                f"the shard there is {reader.origin[:80]!r}",
+                where=str(path),
+                fix="Put every shard back into its own directory.",
+            )
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def parse_id(text: str, where: str) -> bytes:
@@ -125,22 +159,44 @@ def read_text(path: Path, what: str) -> str:
     return read_file(path, what).decode("utf-8", errors="replace")
 
 
-def keys_of(ledger: Path, key: Path | None) -> list[str]:
-    """The lines of a file of verifier keys."""
-    return read_text(key or ledger / VERIFIER_FILE, "the verifier keys").splitlines()
+def policy_of(key: Path | None, policy: Path | None, ledger: Path | None = None) -> Policy:
+    """Whom to believe: the logs of the policy's file, or those of a file of verifier keys if that names none; and the
+    policy's witnesses, or none.
 
-
-def policy_of(ledger: Path, key: Path | None, policy: Path | None) -> Policy:
-    """Whom to believe: the policy's logs, or the keys if it names none; and its witnesses, or none."""
+    Args:
+        ledger: its own keys are taken where no others are given.
+    Raises:
+        InvalidRequest: no file of keys, or two, or one that cannot be read.
+        KeyInvalid: a line of one is not what it should be.
+    """
     parsed = parse_policy(read_file(policy, "the policy")) if policy is not None else None
     if parsed is not None and parsed.log_keys:
+        if key is not None:
+            raise InvalidRequest(
+                "the policy names the logs to believe, and so does --key", where=str(policy), fix="Leave --key out."
+            )
         return parsed.policy()
-    keys = tuple(parse_verifier_key(line) for line in keys_of(ledger, key))
+    if key is None and ledger is not None:
+        key = ledger / VERIFIER_FILE
+    if key is None:
+        raise InvalidRequest(
+            "whose signature is to be believed is not said",
+            where="--key",
+            fix="Give the log's verifier keys, or a policy that names them.",
+        )
+    keys = tuple(parse_verifier_key(line) for line in read_text(key, "the verifier keys").splitlines())
     return Policy(keys) if parsed is None else parsed.policy(keys)
 
 
-def checkpoint_of(named: str | None, reader: Reader, policy: Policy, where: str) -> tuple[Checkpoint, bool]:
-    """The checkpoint that a user named, and whether the log has signed it.
+class Named(NamedTuple):
+    """A checkpoint that a user named; `note` is the log's signed one, None if it is of a tree that nobody signed."""
+
+    checkpoint: Checkpoint
+    note: str | None
+
+
+def checkpoint_of(named: str | None, reader: Reader, policy: Policy, where: str) -> Named:
+    """The checkpoint that a user named, with its note if the log has signed it.
 
     Args:
         named: a file with a checkpoint; a number of entries, for the tree that the stored nodes give; or None, for the
@@ -150,15 +206,16 @@ def checkpoint_of(named: str | None, reader: Reader, policy: Policy, where: str)
         ReceiptInvalid: the file's checkpoint is not signed by a key of the policy.
     """
     if named is not None and _SIZE.fullmatch(named):
-        return reader.tree(int(named)), False
-    if named is not None and not Path(named).is_file():
+        return Named(reader.tree(int(named)), None)
+    try:
+        note = reader.checkpoint() if named is None else read_text(Path(named), "the checkpoint")
+    except InvalidRequest as error:
         raise InvalidRequest(
-            f"{named[:80]!r} is neither a file nor a number of entries",
+            f"{str(named)[:80]!r} is neither a number of entries nor a file that can be read",
             where=where,
             fix="Give a checkpoint's file, or a tree size.",
-        )
-    note = reader.checkpoint() if named is None else read_text(Path(named), "the checkpoint")
-    return open_checkpoint(note, policy.log_keys), True
+        ) from error
+    return Named(open_checkpoint(note, policy.log_keys), note)
 
 
 def as_plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from actors.audit_open import (
     ShardOption,
     Shards,
     UnderOption,
+    WhereOption,
     as_plain,
     checkpoint_of,
     parse_id,
@@ -26,7 +27,7 @@ from actors.audit_open import (
     read_text,
     show_table,
 )
-from actors.terminal import JsonOption, errors_shown, print_json, show_facts
+from actors.terminal import JsonOption, errors_shown, print_json, read_file, show_facts
 from engine.errors import InvalidRequest
 from ledger import audit
 from ledger.dag import Node, Way, verify_lineage
@@ -37,7 +38,10 @@ from ledger.replace import replace_file
 BeforeOption = Annotated[str, typer.Option("--before", help="Unix seconds, or say 2026-11-23T12:00:00Z.")]
 ProofArgument = Annotated[Path, typer.Argument(help="The proof's file.")]
 OutOption = Annotated[Path | None, typer.Option("--proof", help="Write the proof into this file.")]
-TrustOption = Annotated[Path, typer.Option("--key", help="File of verifier keys, got by a way that you trust.")]
+TrustOption = Annotated[
+    Path | None,
+    typer.Option("--key", help="File of verifier keys, got by a way that you trust; or let the policy name them."),
+]
 
 
 def existed(
@@ -48,12 +52,13 @@ def existed(
     policy: PolicyOption = None,
     key: KeyOption = None,
     proof: OutOption = None,
+    shard: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that an entry existed before a time: by the log's word, or with a policy by that of witnesses."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        before_ns, believed = parse_time_ns(before, "--before"), policy_of(ledger, key, policy)
-        number, _ = shards.with_id(parse_id(entry, "ENTRY"))
+        before_ns, believed = parse_time_ns(before, "--before"), policy_of(key, policy, ledger)
+        number, _ = shards.with_id(parse_id(entry, "ENTRY"), shard)
         note = read_text(under, "the checkpoint") if under is not None else None
         text = audit.prove_existence(shards[number], bytes.fromhex(entry), note)
         shown = audit.verify_existence(text, believed, before_ns)
@@ -65,19 +70,24 @@ def existed(
 def check_existed(
     receipt: ProofArgument,
     before: BeforeOption,
-    key: TrustOption,
+    content: Annotated[
+        Path | None, typer.Option(help="A file, to be the very content that the entry is about.")
+    ] = None,
+    key: TrustOption = None,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check offline that the entry of a receipt existed before a time."""
+    """Check offline that the entry of a receipt existed before a time; with --content that a file did."""
     with errors_shown(as_json):
-        believed = policy_of(receipt.parent, key, policy)
+        believed = policy_of(key, policy)
         before_ns = parse_time_ns(before, "--before")
-        shown = audit.verify_existence(read_text(receipt, "the receipt"), believed, before_ns)
-    show_existence(shown, as_json)
+        data = read_file(content, "the content") if content is not None else None
+        shown = audit.verify_existence(read_text(receipt, "the receipt"), believed, before_ns, data)
+    show_existence(shown, as_json, {} if content is None else {"content": str(content)})
 
 
-def show_existence(shown: audit.Existence, as_json: bool) -> None:
+def show_existence(shown: audit.Existence, as_json: bool, checked: dict[str, Any] | None = None) -> None:
+    """`checked`: what else was checked."""
     facts: dict[str, Any] = {
         "existed": True,
         "id": shown.entry.id.hex(),
@@ -89,7 +99,7 @@ def show_existence(shown: audit.Existence, as_json: bool) -> None:
     }
     if not as_json and shown.witnessed_s is None:
         facts["witnessed_s"] = "by nobody: the time is the log's own word"
-    show_facts(facts, as_json)
+    show_facts(facts | (checked or {}), as_json)
 
 
 def kept(
@@ -103,32 +113,31 @@ def kept(
 ) -> None:
     """Prove that nothing was removed or changed between two checkpoints."""
     with errors_shown(as_json), Shards(ledger) as shards:
-        reader, policy = shards.one(shard), policy_of(ledger, key, None)
-        first, is_old_signed = checkpoint_of(old, reader, policy, "OLD")
-        last, is_new_signed = checkpoint_of(new, reader, policy, "NEW")
+        reader, policy = shards.one(shard), policy_of(key, None, ledger)
+        first, old_note = checkpoint_of(old, reader, policy, "OLD")
+        last, new_note = checkpoint_of(new, reader, policy, "NEW")
         shown = audit.kept(reader, first, last)
         if proof is not None:
-            if not is_new_signed:
+            if new_note is None:
                 raise InvalidRequest(
                     "nobody else believes a tree that is not signed",
                     where="NEW",
                     fix="Give a checkpoint's file, or nothing for the newest.",
                 )
-            note = read_text(Path(new), "the checkpoint") if new is not None else reader.checkpoint()
-            write_proof(proof, audit.kept_text(shown, note))
-    show_kept(shown, as_json, {"old_signed": is_old_signed, "new_signed": is_new_signed})
+            write_proof(proof, audit.kept_text(shown, new_note))
+    show_kept(shown, as_json, {"old_signed": old_note is not None, "new_signed": new_note is not None})
 
 
 def check_kept(
     proof: ProofArgument,
     old: Annotated[Path, typer.Argument(help="The file of the earlier checkpoint, that you have kept.")],
-    key: TrustOption,
+    key: TrustOption = None,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check offline, with a checkpoint of one's own, that nothing was removed since."""
     with errors_shown(as_json):
-        believed = policy_of(proof.parent, key, policy)
+        believed = policy_of(key, policy)
         first = open_checkpoint(read_text(old, "the checkpoint"), believed.log_keys)
         shown = audit.verify_kept(read_text(proof, "the proof"), first, believed)
     show_kept(shown, as_json, {"old_signed": True, "new_signed": True})
@@ -145,14 +154,14 @@ def show_kept(shown: audit.Kept, as_json: bool, signed: dict[str, bool]) -> None
 
 def check_lineage(
     proof: ProofArgument,
-    key: TrustOption,
     down: Annotated[bool, typer.Option("--down", help="It is to prove descendants.")] = False,
+    key: TrustOption = None,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a lineage offline: every entry of it, and that they follow from each other."""
     with errors_shown(as_json):
-        believed = policy_of(proof.parent, key, policy)
+        believed = policy_of(key, policy)
         way = Way.DOWN if down else Way.UP
         shown = verify_lineage(read_text(proof, "the proof"), way, believed)
     if as_json:

@@ -7,8 +7,8 @@
     who owned X at index i                   `ledger.queries.owner_at`
     what paid for this transfer              `ledger.payments.paid_for`
 
-Those that read a range of the log hash what they read up to the root of the checkpoint, so their answers are about the
-entries that were signed and not about what happens to be stored. A checkpoint is given as it was believed: its
+Those that read a range of the log hash what they read up to the root of the checkpoint, and prove what they need from
+before it, so their answers are about the entries that were signed and not about what happens to be stored. A checkpoint is given as it was believed: its
 signature is verified by whoever calls (`ledger.note.open_checkpoint`); `Reader.tree` gives one that nobody signed.
 
 All of it reads beside the owner, in short looks.
@@ -24,13 +24,14 @@ from ledger.book import Balance, Book
 from ledger.entry import ID_BYTES, Entries, Entry, Flag, Kind, as_bytes, from_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt, LogMismatch, ReceiptInvalid
 from ledger.growth import check_growth
+from ledger.merkle import inclusion_proof, leaf_hash, verify_inclusion
 from ledger.note import Checkpoint, Cosignature, Policy, open_checkpoint_with_policy
 from ledger.prove import receipt_under
 from ledger.queries import ENDS
 from ledger.reader import PAGE_MAX, Reader
 from ledger.receipt import verify_with_policy
 from ledger.sha256 import leaf_hashes
-from ledger.tree import Edge
+from ledger.tree import Edge, Nodes
 from ledger.witness import build_request, parse_request
 
 BLOCK_ENTRIES = 65_536
@@ -137,19 +138,27 @@ class Existence(msgspec.Struct, frozen=True):
 
 
 def trial_balance(
-    reader: Reader, checkpoint: Checkpoint, *, accounts_max: int = 0, progress: Progress | None = None
+    reader: Reader,
+    checkpoint: Checkpoint,
+    seed: bytes,
+    *,
+    accounts_max: int = 0,
+    progress: Progress | None = None,
 ) -> TrialBalance:
     """All balances at a checkpoint, computed from the entries under it and nothing else.
 
     The owner of an asset before its first transfer is taken from that transfer, as it was checked when it was recorded;
     it moves no money. fsck, which believes nothing, compares it with the asset's own entry.
 
+    Args:
+        seed: random bytes, so that nobody can choose ids that make it slow; the answer does not depend on them.
+        accounts_max: how many accounts to tell one by one, `ACCOUNTS_MAX` at most.
     Raises:
         EntryNotFound: the shard has fewer entries. LogMismatch: the checkpoint is another log's.
         LedgerCorrupt: the entries do not lead to the checkpoint's root, or one breaks a rule of settlement.
     Cost: reads, hashes and replays every entry.
     """
-    book, opened = Book(), [np.zeros((0, ID_BYTES), np.uint8)]
+    book, opened = Book(seed), [np.zeros((0, ID_BYTES), np.uint8)]
     for first, entries in _proved_blocks(reader, Checkpoint(checkpoint.origin, 0, b""), checkpoint, progress):
         book.replay(entries, first)
         opened.append(_field(entries[entries["kind"] == Kind.ACCOUNT], "id"))
@@ -176,7 +185,8 @@ def changes(
     Raises:
         EntryNotFound, LogMismatch, LedgerCorrupt: see `trial_balance`.
         NotConsistent, SplitView: see `kept`.
-    Cost: reads and hashes the entries between the two; a look-up for each end of what was held.
+    Cost: reads and hashes the entries between the two; a look-up for each end of what was held, and a proof for each
+        of those that were held before the old checkpoint, about 0.2 ms.
     """
     kept_ = kept(reader, old, new)
     counts = np.zeros(256, np.int64)
@@ -185,7 +195,7 @@ def changes(
     num_owner_changes = 0
     for first, entries in _proved_blocks(reader, old, new, progress):
         counts += np.bincount(entries["kind"], minlength=len(counts))
-        begun = _begun(reader, entries)
+        begun = _begun(reader, entries, old)
         _add_money(money, entries, begun)
         places = _owner_changes(entries)
         num_owner_changes += len(places)
@@ -267,15 +277,17 @@ def verify_existence(text: str, policy: Policy, before_ns: int, content: bytes |
     """Check offline that the entry of a receipt existed before a time (Unix time in nanoseconds).
 
     A cosignature says that its witness had seen the tree when it signed. So with a policy of k witnesses the k-th
-    earliest cosignature tells: whoever would lie about it must have k of them. Its second has to be over before the
-    time. With a policy of none it is the log's own word, the time in the entry.
+    earliest of the witnesses tells: whoever would lie about it must have k of them. Its second has to be over before
+    the time. With a policy of none it is the log's own word, the time in the entry.
 
     Raises:
         ReceiptInvalid: the receipt does not verify, or proves no time before this one; `where` names the step.
     """
     verified, witnessed = verify_with_policy(text, policy, content)
-    times = sorted(cosignature.time_s for cosignature in witnessed.cosignatures)
-    witnessed_s = times[policy.threshold - 1] if policy.threshold else None
+    earliest_s: dict[str, int] = {}  # one for each witness, however often it has cosigned
+    for each in witnessed.cosignatures:
+        earliest_s[each.name] = min(each.time_s, earliest_s.get(each.name, each.time_s))
+    witnessed_s = sorted(earliest_s.values())[policy.threshold - 1] if policy.threshold else None
     by_ns = verified.entry.time_ns + 1 if witnessed_s is None else (witnessed_s + 1) * NS_PER_S
     if by_ns > before_ns:
         whose = "the log says" if witnessed_s is None else f"{policy.threshold} witnesses say"
@@ -334,11 +346,12 @@ def _field(entries: Entries, name: str) -> NDArray[np.uint8]:
     return column.view(np.uint8).reshape(len(entries), column.itemsize)
 
 
-def _begun(reader: Reader, entries: Entries) -> Entries:
-    """The entries, and in place of each that ends a pending transfer that transfer.
+def _begun(reader: Reader, entries: Entries, old: Checkpoint) -> Entries:
+    """The entries, and in place of each that ends a pending transfer that transfer, which is one of the log between the
+    two checkpoints, or proved to be under the old one.
 
     Raises:
-        LedgerCorrupt: an entry ends a transfer that is not there.
+        LedgerCorrupt: an entry ends a transfer that is not there, or is not under the old checkpoint.
     """
     begun = entries.copy()
     is_end = np.isin(entries["kind"], (Kind.MONEY, Kind.OWNERSHIP)) & (entries["flags"] & int(ENDS) != 0)
@@ -354,7 +367,24 @@ def _begun(reader: Reader, entries: Entries) -> Entries:
                 fix="Run fsck on the shard and restore it from a copy.",
             )
         begun[places] = reader.rows(indices.tolist())
+        is_before = indices < old.tree_size
+        _check_included(reader, old, indices[is_before].tolist(), begun[places][is_before])
     return begun
+
+
+def _check_included(reader: Reader, checkpoint: Checkpoint, indices: list[int], entries: Entries) -> None:
+    """Check that some entries are under a checkpoint."""
+    nodes = Nodes(checkpoint.tree_size, reader.read_hashes)
+    for index, entry in zip(indices, entries, strict=True):
+        proof = inclusion_proof(index, checkpoint.tree_size, nodes)
+        try:
+            verify_inclusion(index, checkpoint.tree_size, leaf_hash(entry.tobytes()), proof, checkpoint.root)
+        except ReceiptInvalid as error:
+            raise LedgerCorrupt(
+                f"entry {index} is not under the checkpoint of {checkpoint.tree_size} entries: {error.what}",
+                where=checkpoint.origin,
+                fix="Run fsck on the shard and restore it from a copy.",
+            ) from error
 
 
 def _add_money(money: dict[int, list[int]], entries: Entries, begun: Entries) -> None:

@@ -96,7 +96,8 @@ def ancestors(
     """What an entry was made from, breadth first; parents in the order in which an entry names them.
 
     Raises:
-        EntryNotFound: there is no such entry, or its shard is not at hand.
+        EntryNotFound: there is no such entry, or its shard is not at hand; or an entry names a parent that its shard
+            here has not, since it is an older copy than the others, or damaged. `where` is the place.
         EntryInvalid: a limit is not within `DEPTH_MAX` and `NODES_MAX`.
         LedgerCorrupt: a stored entry is damaged.
     Cost: a look at a shard for each entry, about 0.1 ms.
@@ -157,11 +158,22 @@ def _walk(
             if node.depth == depth_max or len(nodes) == nodes_max:
                 is_truncated = True
                 break
-            nodes[place] = Node(place, node.depth + 1, shards[place[0]].entry(place[1]))
+            nodes[place] = Node(place, node.depth + 1, _named_entry(shards, place))
             waiting.append(nodes[place])
         if is_truncated and len(nodes) == nodes_max:
             break
     return Lineage(tuple(nodes.values()), _edges(nodes), tuple(absent), is_truncated)
+
+
+def _named_entry(shards: Mapping[int, Kin], place: Parent) -> Entry:
+    """An entry that another one names."""
+    shard, index = place
+    try:
+        return shards[shard].entry(index)
+    except EntryNotFound as error:
+        raise EntryNotFound(
+            error.what, where=f"{shard}/{index}", fix="Give a newer copy of that shard, or run fsck on it."
+        ) from error
 
 
 def _edges(nodes: Mapping[Parent, Node]) -> tuple[tuple[Parent, Parent], ...]:
@@ -176,6 +188,7 @@ def prove_lineage(lineage: Lineage, sources: Mapping[int, Source], notes: Mappin
         sources: the shards that its entries are in.
         notes: signed checkpoints of some of them, say cosigned ones; of the others the newest is taken.
     Raises:
+        EntryInvalid: it would be longer than `LINEAGE_BYTES_MAX`, which no verifier takes.
         EntryNotFound: a checkpoint does not cover an entry, or a shard is not at hand. ReceiptInvalid, LedgerCorrupt:
             see `ledger.prove.receipt_under`.
     """
@@ -187,7 +200,14 @@ def prove_lineage(lineage: Lineage, sources: Mapping[int, Source], notes: Mappin
         if shard not in taken:
             taken[shard] = sources[shard].checkpoint()
         receipts.append(receipt_under(sources[shard], index, taken[shard]))
-    return "\n".join(receipts)
+    text = "\n".join(receipts)
+    if len(text) > LINEAGE_BYTES_MAX:
+        raise EntryInvalid(
+            f"{len(receipts)} receipts are {len(text)} bytes, more than {LINEAGE_BYTES_MAX}",
+            where="proof",
+            fix="Ask for fewer entries, or for checkpoints with fewer cosignatures.",
+        )
+    return text
 
 
 def verify_lineage(text: str, way: Way, policy: Policy) -> LineageVerified:

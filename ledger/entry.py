@@ -144,6 +144,7 @@ class Kind(IntEnum):
     DECISION = 12
 
 
+_KINDS = frozenset(Kind)
 KINDS_WITH_CONTENT = frozenset({Kind.MODEL, Kind.POLICY, Kind.ASSET, Kind.CERTIFICATE, Kind.KEY, Kind.DERIVATION})
 """Those whose `content_hash` an entry is found by."""
 
@@ -250,7 +251,7 @@ def decode(data: bytes) -> Entry:
     row: Any = np.frombuffer(data, ENTRY_DTYPE)[0]
     if int(row["version"]) != VERSION:
         raise _invalid("version", f"{row['version']} is not {VERSION}: another release of Mintage wrote it")
-    if int(row["kind"]) not in set(Kind):
+    if int(row["kind"]) not in _KINDS:
         raise _invalid("kind", f"no kind has the number {row['kind']}")
     shards, indices = row["parent_shards"].tolist(), row["parent_indices"].tolist()
     num_parents = int(row["num_parents"])
@@ -275,7 +276,7 @@ def _check(entry: Entry) -> None:
             raise _invalid(name, f"{data!r} is not {width} bytes")
     if entry.version != VERSION:
         raise _invalid("version", f"{entry.version} is not {VERSION}")
-    if entry.kind not in set(Kind):
+    if entry.kind not in _KINDS:
         raise _invalid("kind", f"no kind has the number {entry.kind}")
     if len(entry.parents) > PARENTS_MAX or len(set(entry.parents)) != len(entry.parents):
         raise _invalid("parents", f"more than {PARENTS_MAX} parents, or one of them twice")

@@ -25,8 +25,8 @@ _SHARD_BITS = 16
 _PARENTS_MAX: Any = np.uint64(PARENTS_MAX)
 _ERASURE, _ACCOUNT = np.uint64(Kind.ERASURE), np.uint64(Kind.ACCOUNT)
 _MONEY, _OWNERSHIP = np.uint64(Kind.MONEY), np.uint64(Kind.OWNERSHIP)
-_BY_ID = int(Family.ID)
-_OTHERS = (int(Family.SUBJECT), int(Family.CONTENT), int(Family.OWNER), int(Family.PARENT))
+_BY_ID, _BY_SUBJECT, _BY_CONTENT = int(Family.ID), int(Family.SUBJECT), int(Family.CONTENT)
+_BY_OWNER, _BY_PARENT = int(Family.OWNER), int(Family.PARENT)
 _WITH_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT))  # by number of the kind
 
 
@@ -121,14 +121,19 @@ def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _others(words: Any, first_index: int, seed: Any, with_content: Any) -> Any:
-    """The keys and indices of all families but the ids'."""
-    return (
-        _of_two_words(words, _SUBJECT, first_index, seed),
-        _of_contents(words, first_index, seed, with_content),
-        _of_two_words(words, _OWNER, first_index, seed),
-        _of_parents(words, first_index, seed),
-    )
+def _insert_items(words: Any, keys: Any, first_index: int, seed: Any, with_content: Any, tails: Any) -> None:
+    indices = np.empty(len(words), np.uint64)
+    for row in range(len(words)):
+        indices[row] = np.uint64(first_index + row)
+    insert_many(tails[_BY_ID], keys, indices)
+    keys, indices = _of_two_words(words, _SUBJECT, first_index, seed)
+    insert_many(tails[_BY_SUBJECT], keys, indices)
+    keys, indices = _of_contents(words, first_index, seed, with_content)
+    insert_many(tails[_BY_CONTENT], keys, indices)
+    keys, indices = _of_two_words(words, _OWNER, first_index, seed)
+    insert_many(tails[_BY_OWNER], keys, indices)
+    keys, indices = _of_parents(words, first_index, seed)
+    insert_many(tails[_BY_PARENT], keys, indices)
 
 
 def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: tuple[Tail, ...]) -> None:
@@ -136,11 +141,7 @@ def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: t
 
     Cost: about 0.1 us an entry with an id, an owner and a content.
     """
-    words, key_seed = words_of(rows), seed_words(seed)
-    insert_many(tails[_BY_ID], keys, np.arange(first_index, first_index + len(rows), dtype=np.uint64))
-    for family, (keys, indices) in zip(_OTHERS, _others(words, first_index, key_seed, _WITH_CONTENT), strict=True):
-        if len(keys):
-            insert_many(tails[family], keys, indices)
+    _insert_items(words_of(rows), keys, first_index, seed_words(seed), _WITH_CONTENT, tails)
 
 
 @njit(nogil=True, cache=True)

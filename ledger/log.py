@@ -28,6 +28,7 @@ VERIFIER_FILE = "verifier.keys"
 ADOPTED_DIR = "adopted"
 NUM_SHARDS_MAX = 256
 
+_SHARD_DIR = re.compile(r"shard-([0-9]{3}|[1-9][0-9]{3,4})")
 _ORIGIN = re.compile(r".+/shard-(0|[1-9][0-9]{0,4})")
 
 
@@ -83,8 +84,9 @@ def begun_path(shard_dir: Path) -> Path:
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """The directories of all shards that exist in the log in `path`, in order."""
-    found = (each for each in path.glob("shard-[0-9]*") if each.is_dir())
+    """The directories of all shards that exist in the log in `path`, in order. A copy beside them under another name,
+    say `shard-000.old`, is none of them."""
+    found = (each for each in path.glob("shard-*") if _SHARD_DIR.fullmatch(each.name) and each.is_dir())
     return sorted(found, key=lambda each: (len(each.name), each.name))
 
 

@@ -93,10 +93,10 @@ class Newest:
             rows = _rows_with(columns, _words_of(_FIELD_PLACES[family], len(value)), value)
         return (rows + (self.first + low)).tolist() if any(value) or family == Family.PARENT else []
 
-    def find_ids(self, values: NDArray[np.uint8], end: int) -> tuple[NDArray[np.int64], Indices]:
-        """Of each of uint8[n, 16] ids: int64[m] places in `values` and the uint64[m] indices below `end` of entries
-        whose ids begin with the same eight bytes."""
-        column = self._columns[_FIELD_PLACES[Family.ID] // _WORD_BYTES, : max(end - self.first, 0)]
+    def find_many(self, family: Family, values: NDArray[np.uint8], end: int) -> tuple[NDArray[np.int64], Indices]:
+        """Of each of uint8[n, w] values: int64[m] places in `values` and the uint64[m] indices below `end` of entries
+        whose field begins with the same eight bytes. Not of parents."""
+        column = self._columns[_FIELD_PLACES[family] // _WORD_BYTES, : max(end - self.first, 0)]
         order = np.argsort(column, kind="stable")
         words = np.ascontiguousarray(values).view(np.uint64)[:, 0]
         low = np.searchsorted(column[order], words, "left")

@@ -11,8 +11,9 @@ never change, so pages taken one after another belong together.
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 
-from ledger.entry import Entry, Flag, Kind, owner_of
+from ledger.entry import ID_BYTES, Entry, Flag, Kind, owner_of
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.reader import PAGE_MAX, Found, Page, Reader
 from ledger.runs import Family
@@ -101,8 +102,7 @@ def history(reader: Reader, asset_id: bytes) -> Iterator[Change]:
         EntryNotFound: no asset of this shard has the id.
     Cost: a look for each transfer that was pending, and one for a page of the others.
     """
-    first = asset(reader, asset_id)
-    yield Change(first.index, first.entry.time_ns, first.entry.owner, first.index)
+    yield _first_owner(asset(reader, asset_id))
     for found in reader.find_all(Family.SUBJECT, asset_id):
         if found.entry.kind == Kind.OWNERSHIP and not found.entry.flags & ENDS:
             happened = _happened(reader, found)
@@ -120,10 +120,7 @@ def owner_at(reader: Reader, asset_id: bytes, index: int) -> Change:
         EntryNotFound: no asset of this shard has the id; or it, or the entry at `index`, was not recorded by then.
     Cost: as `history`, up to `index`.
     """
-    if not 0 <= index < reader.tree_size:
-        raise EntryNotFound(
-            f"no entry {index}; there are {reader.tree_size}", where="index", fix="Ask for one that was recorded."
-        )
+    _check_reached(index, reader.tree_size)
     last: Change | None = None
     for change in history(reader, asset_id):
         if change.index > index:
@@ -145,17 +142,24 @@ def assets_of(
         begin, limit: of the entries that name the owner, of which `limit` are looked at for a page.
     Raises:
         EntryNotFound: no entry `at` yet. EntryInvalid: see `Reader.find`.
-    Cost: that of `owner_at` for each entry that names the owner.
+    Cost: that of `by_owner`; and that of `owner_at` for each asset of the page that a transfer or an erasure is about.
     """
-    index = reader.tree_size - 1 if at is None else at
+    size = reader.tree_size
+    if at is not None:
+        _check_reached(at, size)
+    index = size - 1 if at is None else at
     page = by_owner(reader, owner, begin=begin, limit=limit)
+    named = [(found, given) for found in page.found if found.index <= index and (given := _given(found.entry))]
+    ids = np.frombuffer(b"".join(asset_id for _, asset_id in named), np.uint8).reshape(-1, ID_BYTES)
+    changes: dict[bytes, Change] = {}
     owned = []
-    for found in page.found:
-        asset_id = _given(found.entry)
-        if asset_id is not None and found.index <= index:
-            change = owner_at(reader, asset_id, index)
-            if change.named_by == found.index:
-                owned.append(Owned(asset_id, change))
+    for (found, asset_id), is_subject in zip(named, reader.are_subjects(ids).tolist(), strict=True):
+        if not is_subject:  # then it is the asset's own entry
+            changes[asset_id] = _first_owner(found)
+        elif asset_id not in changes:
+            changes[asset_id] = owner_at(reader, asset_id, index)
+        if changes[asset_id].named_by == found.index:
+            owned.append(Owned(asset_id, changes[asset_id]))
     is_last = page.next_begin is None or page.next_begin > index
     return OwnedPage(tuple(owned), None if is_last else page.next_begin)
 
@@ -165,6 +169,16 @@ def tenants_assets(
 ) -> OwnedPage:
     """`assets_of` a tenant's name."""
     return assets_of(reader, owner_of(tenant), at=at, begin=begin, limit=limit)
+
+
+def _check_reached(index: int, size: int) -> None:
+    if not 0 <= index < size:
+        raise EntryNotFound(f"no entry {index}; there are {size}", where="index", fix="Ask for one that was recorded.")
+
+
+def _first_owner(asset_: Found) -> Change:
+    """Whose an asset was when its own entry was recorded."""
+    return Change(asset_.index, asset_.entry.time_ns, asset_.entry.owner, asset_.index)
 
 
 def _given(entry: Entry) -> bytes | None:

@@ -28,7 +28,7 @@ from ledger.newest import VALUE_BYTES, Newest, has_value, parent_value
 from ledger.note import Checkpoint, read_checkpoint
 from ledger.runs import Family, Runs
 from ledger.store import Snapshot, Store
-from ledger.tail import SEED_BYTES, keys_of
+from ledger.tail import SEED_BYTES, Indices, keys_of
 from ledger.tree import Edge, Nodes
 
 PAGE_MAX = 1024
@@ -221,15 +221,20 @@ class Reader:
         assert len(ids) <= PAGE_MAX
         indices = np.full(len(ids), -1, np.int64)
         with self._store.read() as snapshot:
-            size = Head.of(snapshot).tree_size
-            known = self._learned(snapshot, size)
-            older, older_found = known.runs.find_many(Family.ID, keys_of(ids, known.runs.seed), snapshot.segment)
-            newer, newer_found = known.newest.find_ids(ids, size)
-            places, found = np.concatenate([older, newer]), np.concatenate([older_found, newer_found])
+            places, found = self._candidates_of_many(snapshot, Family.ID, ids)
             for place, index in zip(places.tolist(), found.tolist(), strict=True):
                 if has_value(snapshot.entries(index, index + 1, ENTRY_BYTES), Family.ID, ids[place].tobytes()):
                     indices[place] = index
         return indices
+
+    def are_subjects(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """bool[n]: False where no entry is about what has one of uint8[n, 16] ids, n at most `PAGE_MAX`; True where one
+        is, or seems to be."""
+        assert len(ids) <= PAGE_MAX
+        answers = np.zeros(len(ids), np.bool_)
+        with self._store.read() as snapshot:
+            answers[self._candidates_of_many(snapshot, Family.SUBJECT, ids)[0]] = True
+        return answers
 
     def children(self, shard: int, index: int, *, begin: int = 0, limit: int = PAGE_MAX) -> Page:
         """The entries of this shard that name (shard, index) as a parent; a page, as `find`."""
@@ -251,6 +256,16 @@ class Reader:
                         rows.append((index, data))
                 begin = candidates[-1] + 1
         return rows
+
+    def _candidates_of_many(
+        self, snapshot: Snapshot, family: Family, values: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], Indices]:
+        """int64[m] places in uint8[n, w] values, and the uint64[m] indices of entries that may have them."""
+        size = Head.of(snapshot).tree_size
+        known = self._learned(snapshot, size)
+        older, older_found = known.runs.find_many(family, keys_of(values, known.runs.seed), snapshot.segment)
+        newer, newer_found = known.newest.find_many(family, values, size)
+        return np.concatenate([older, newer]), np.concatenate([older_found, newer_found])
 
     def _learned(self, snapshot: Snapshot, size: int) -> _Known:
         """Runs and newest entries as a transaction sees them; there may be later ones in `newest`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ledger.book import Book, snapshot_size
-from ledger.entry import ENTRY_BYTES, HASH_BYTES, from_bytes
+from ledger.entry import ENTRY_BYTES, HASH_BYTES, VERSION, from_bytes
 from ledger.errors import LedgerCorrupt, LogMismatch, ReceiptInvalid
 from ledger.files import create_once
 from ledger.head import Head
@@ -98,9 +98,7 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         orphans = tuple(index.runs.orphans(snapshot.segments()))
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
         refill(index, snapshot, head.tree_size)
-    pending = tuple(left_over(store.path, head.tree_size))
-    if pending and pending[-1].end - index.runs.num_entries > sizes.block_entries:
-        raise _corrupt(f"{pending[-1].end} entries are more than the index may leave out", "write-ahead log")
+    pending = _pending(store.path, head, shard, index.runs.num_entries + sizes.block_entries)
     for record in pending:
         insert_items(record.rows, id_keys(record.rows, index.seed), record.first, index.seed, index.tails)
         book.replay(from_bytes(record.rows.tobytes()), record.first)
@@ -145,6 +143,19 @@ def _edge(snapshot: Snapshot, size: int, root: bytes) -> Edge:
     if edge.root() != root:
         raise _corrupt(f"the stored nodes do not lead to the root of {size} entries", "hashes")
     return edge
+
+
+def _pending(path: Path, head: Head, shard: int, end_max: int) -> tuple[Record, ...]:
+    """What is only in the write-ahead log: entries that this shard made after those in the store, before `end_max`."""
+    time_ns, pending = head.time_ns, left_over(path, head.tree_size)
+    for record in pending:
+        entries = from_bytes(record.rows.tobytes())
+        times = entries["time_ns"]
+        is_own = (entries["version"] == VERSION).all() and (entries["shard"] == shard).all()
+        if not is_own or times[0] <= time_ns or (times[1:] <= times[:-1]).any() or record.end > end_max:
+            raise _corrupt("its entries do not follow those in the store", f"write-ahead log, entry {record.first}")
+        time_ns = int(times[-1])
+    return tuple(pending)
 
 
 def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:

@@ -24,6 +24,7 @@ import random
 import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,7 +55,7 @@ NUM_WRITES = 24
 
 NUM_IMPOSSIBLE = 6
 NUM_APPENDS = 10
-WRITES_A_LIFE = 25
+WRITES_A_LIFE, NEXT_LIFE = 25, 10**6
 FILES = (DATA_FILE, *FILE_NAMES)
 
 Image = dict[str, bytes]
@@ -125,17 +126,17 @@ class Recorder:
 
     def _integrate(self, name: Name) -> Write:
         writer, before = self.shard._writer, image_of(self.path)
-        integrated = writer._integrated
+        integrate = writer._integrate
 
-        def integrated_after_call(pending: Sequence[Record]) -> object:
+        def integrate_after_call(pending: Sequence[Record], turn: AbstractContextManager[object]) -> None:
             nonlocal before
-            if not writer._turn.locked():  # else nobody can sequence meanwhile
+            if turn is writer._turn:  # else nobody can sequence meanwhile
                 self.acknowledge(self.write(name, How.SEQUENCE))
                 before = image_of(self.path)
-            return integrated(pending)
+            integrate(pending, turn)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writer, "_integrated", integrated_after_call)
+            patch.setattr(writer, "_integrate", integrate_after_call)
             self.shard.integrate()
         return Write(before, image_of(self.path), self.size, self.size, None)
 
@@ -206,7 +207,7 @@ def torn(write: Write, chance: random.Random) -> Image:
 
 def go_on(shard: Shard) -> None:
     """Record what nobody knows yet: until then fsck tells of a record of the write-ahead log that was torn."""
-    assert not shard.append(call_of(Name(8, BATCHES, 0)).entries).results.any()
+    assert not shard.append(call_of(Name(NEXT_LIFE, BATCHES, 0)).entries).results.any()
 
 
 def test_every_write_is_synced_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +371,7 @@ def is_silently_wrong(path: Path, expected: bytes) -> bool:
             if shard.tree_size != num_entries or rows_of(shard, num_entries) != expected:
                 return True
             for number in range(NUM_APPENDS):
-                shard.append(call_of(Name(9, BATCHES, number)).entries)
+                shard.append(call_of(Name(NEXT_LIFE, BATCHES, number)).entries)
             return rows_of(shard, num_entries) != expected
     except LedgerError:
         return False
