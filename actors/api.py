@@ -13,15 +13,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from actors.answers import ErrorAnswer, json, read_body
+from actors.answers import ErrorAnswer, checked_id, json, read_body
 from actors.log_api import ReadLog, add_logs
+from actors.schemas import add_schemas, schema_of
+from actors.settlement_api import SCHEMAS, add_settlement
 from engine.admission import RequestBody, decode
 from engine.errors import ErrorBody, InvalidRequest, MintageError, NotFound, describe, http_status
-from engine.request import AssetId, Status
+from engine.request import Status
 from engine.service import WAIT_S_MAX, Service
+from engine.settling import Settlement
 
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?")
-SCHEMA_REF = "#/components/schemas/{name}"
 RETRY_STATUSES = (429, 503)  # those that carry Retry-After
 
 EXAMPLE_REQUEST = {
@@ -43,8 +45,15 @@ EXAMPLE_ERROR = {
 }
 
 
-def build_api(service: Service, logs: Mapping[str, ReadLog] | None = None) -> FastAPI:
-    """The ASGI application of a service, and of the logs that it is to serve as static resources, by name."""
+def build_api(
+    service: Service, settlement: Settlement | None = None, logs: Mapping[str, ReadLog] | None = None
+) -> FastAPI:
+    """The ASGI application of a service.
+
+    Args:
+        settlement: with it, money and owners.
+        logs: to be served as static resources, by name.
+    """
     api = FastAPI(
         title="Mintage",
         version="1",
@@ -54,9 +63,11 @@ def build_api(service: Service, logs: Mapping[str, ReadLog] | None = None) -> Fa
     add_errors(api, service)
     add_assets(api, service)
     add_ledger(api, service)
+    if settlement is not None:
+        add_settlement(api, settlement)
     if logs:
         add_logs(api, logs)
-    add_schemas(api)
+    add_schemas(api, RequestBody, Status, ErrorAnswer, *(SCHEMAS if settlement is not None else ()))
     return api
 
 
@@ -170,16 +181,6 @@ def prefer_wait_s(prefer: str, default_s: float) -> float:
     return 0.0 if "respond-async" in prefer else default_s
 
 
-def checked_id(asset_id: str) -> str:
-    """An asset id in the path."""
-    try:
-        return msgspec.convert(asset_id, AssetId)
-    except msgspec.ValidationError as error:
-        raise NotFound(
-            f"{asset_id[:64]!r} is no asset id", where="asset_id", fix="Use the 32 hex digits that a request returned."
-        ) from error
-
-
 def answer(service: Service, status: Status) -> Response:
     """The HTTP form of a status: 200 released, 202 pending, else the error's own status."""
     headers = {"Location": f"/v1/assets/{status.asset_id}"}
@@ -200,25 +201,6 @@ def error_answer(
 def retry_after(service: Service, status_code: int) -> dict[str, str]:
     """The header that says in how many seconds to come back, for a status that asks to."""
     return {"Retry-After": str(service.intake.retry_after_s())} if status_code in RETRY_STATUSES else {}
-
-
-def add_schemas(api: FastAPI) -> None:
-    """Put the schemas of our own types into the OpenAPI page: FastAPI knows only pydantic's."""
-    _, schemas = msgspec.json.schema_components((RequestBody, Status, ErrorAnswer), ref_template=SCHEMA_REF)
-    page_of = api.openapi
-
-    def openapi() -> dict[str, Any]:
-        page = page_of()
-        page.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
-        return page
-
-    api.openapi = openapi  # type: ignore[method-assign]
-
-
-def schema_of(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
-    """JSON of one of these kinds, for the OpenAPI page."""
-    schemas = [{"$ref": SCHEMA_REF.format(name=kind.__name__)} for kind in kinds]
-    return {"content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}}
 
 
 def openapi_body() -> dict[str, Any]:

@@ -83,11 +83,11 @@ def check_existed(
         before_ns = parse_time_ns(before, "--before")
         data = read_file(content, "the content") if content is not None else None
         shown = audit.verify_existence(read_text(receipt, "the receipt"), believed, before_ns, data)
-    show_existence(shown, as_json, {} if content is None else {"content": str(content)})
+    show_existence(shown, as_json, content)
 
 
-def show_existence(shown: audit.Existence, as_json: bool, checked: dict[str, Any] | None = None) -> None:
-    """`checked`: what else was checked."""
+def show_existence(shown: audit.Existence, as_json: bool, content: Path | None = None) -> None:
+    """`content`: the file that was found to be the entry's content."""
     facts: dict[str, Any] = {
         "existed": True,
         "id": shown.entry.id.hex(),
@@ -99,7 +99,9 @@ def show_existence(shown: audit.Existence, as_json: bool, checked: dict[str, Any
     }
     if not as_json and shown.witnessed_s is None:
         facts["witnessed_s"] = "by nobody: the time is the log's own word"
-    show_facts(facts | (checked or {}), as_json)
+    if content is not None:
+        facts["content"] = str(content)
+    show_facts(facts, as_json)
 
 
 def kept(

@@ -15,8 +15,8 @@ from engine.embedded import Engine
 def main() -> None:
     port, data = sys.argv[1:]
     with Engine.open(data) as engine:
-        logs = {str(keeper.number): local(keeper.shard) for keeper in engine.stages.keepers}
-        api = build_api(engine.service, logs)
+        logs = {name: local(log) for name, log in engine.stages.logs.items()}
+        api = build_api(engine.service, engine.settlement, logs)
         server = uvicorn.Server(uvicorn.Config(api, port=int(port), log_level="warning"))
         engine.thread.run(server.serve())
 

@@ -17,22 +17,28 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.batcher import Batcher
+from engine.calls import Call
 from engine.config import Config, load
 from engine.errors import StartFailed, describe
 from engine.generators.contract import Draft, Generator
 from engine.generators.runtime import text_environment
 from engine.models.registry import resolve
 from engine.pool import Inbox, Pool
-from engine.records import Commit, Outcome, ShardKeeper, found
+from engine.records import SUPER_SHARD, Commit, Outcome, ShardKeeper, found
 from engine.request import shard_of
 from engine.service import Service
+from engine.settling import Settlement
+from engine.upkeep import Upkeep
 from engine.worker import work
 from gate.assess import Gate
 from gate.policy import load_policies
 from gate.verdict import Case, Verdict
 from ledger.log import open_keys
+from ledger.superlog import SUPER_DIR
+from ledger.tiles import Source
 
 GIB = 1 << 30
+CALLERS_MAX = 4  # threads for what is asked beside minting
 R = TypeVar("R")
 
 
@@ -70,7 +76,9 @@ class LocalStages:
     def __init__(self, gate: Gate, keepers: list[ShardKeeper]) -> None:
         self.gate = gate
         self.keepers = keepers
+        self.num_shards = len(keepers)
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self.callers = ThreadPoolExecutor(max_workers=CALLERS_MAX, thread_name_prefix="ledger-call")
         self.committers = [Batcher(self.sender(keeper), num_calls_max=1) for keeper in keepers]
 
     def sender(self, keeper: ShardKeeper) -> Callable[[list[Commit]], Coroutine[Any, Any, list[Outcome]]]:
@@ -85,6 +93,12 @@ class LocalStages:
         """Off the event loop: these calls wait for the disk."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, call, *args)
 
+    @property
+    def logs(self) -> dict[str, Source]:
+        """The logs that can be served as static resources, by name."""
+        logs: dict[str, Source] = {str(keeper.number): keeper.shard for keeper in self.keepers}
+        return logs | {SUPER_DIR: self.keepers[SUPER_SHARD].moments.log}
+
     async def assess(self, case: Case) -> Verdict:
         return self.gate.assess_batch([case])[0]
 
@@ -98,9 +112,13 @@ class LocalStages:
     async def checkpoints(self) -> list[str]:
         return [keeper.shard.checkpoint() for keeper in self.keepers]
 
+    async def call(self, shard: int, call: Call[R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self.callers, call.run, self.keepers[shard])
+
     def close(self) -> None:
         """Finish what is being written and give the shards back."""
         self.executor.shutdown(wait=True)
+        self.callers.shutdown(wait=True)
         for keeper in self.keepers:
             keeper.close()
 
@@ -147,9 +165,12 @@ class Engine:
             opened.callback(generator.close)
             self.stages = LocalStages(Gate(policies), keepers)
             self.service = Service(config, policies, self.stages, keys.verifier_keys)
+            self.settlement = Settlement(self.stages, time.time_ns)
+            self.upkeep = Upkeep(self.stages, self.settlement, config.ledger.upkeep_s)
             self.thread = LoopThread("mintage")
             opened.pop_all()  # from here on `close` does it
         self.worker = asyncio.run_coroutine_threadsafe(self.generate(generator), self.thread.loop)
+        self.keeping = asyncio.run_coroutine_threadsafe(self.upkeep.for_ever(), self.thread.loop)
 
     @classmethod
     def open(cls, path: Path | str, config: Config | None = None, *, generator: Generator | None = None) -> "Engine":
@@ -182,6 +203,7 @@ class Engine:
         try:
             self.thread.run(self.service.close())
             self.worker.cancel()
+            self.keeping.cancel()
             self.thread.run(self.drain())
         finally:
             self.thread.close()

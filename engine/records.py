@@ -34,15 +34,20 @@ from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent,
 from ledger.errors import EntryInvalid, LedgerError, UnknownParent
 from ledger.group import Answer
 from ledger.log import LogKeys, shard_path
+from ledger.note import parse_verifier_key, read_checkpoint
 from ledger.payload import Payload, canonical_json
 from ledger.queries import ASSET_KINDS
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.shard import Shard
+from ledger.superlog import SuperLog, View
 
 META_REASONS_MAX = 8
 MAKER = "mintage"
 """The tenant that models and policies belong to."""
+
+SUPER_SHARD = 0
+"""The shard whose keeper keeps the super-log as well."""
 
 NO_PARENT: Parent = (0, 0)
 
@@ -107,7 +112,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class ShardKeeper:
-    """The one writer of one ledger shard.
+    """The one writer of one ledger shard, and of the super-log if it is SUPER_SHARD's.
 
     Args:
         root: the log's directory.
@@ -133,9 +138,29 @@ class ShardKeeper:
         self.keys = keys
         self.sources: dict[bytes, int] = {}
         self.lock = threading.Lock()
+        self.superlog: SuperLog | None = None
         self.shard = Shard.open(
             shard_path(root, shard), shard, keys.signers[shard], now_ns, entropy=entropy, map_bytes=map_bytes
         )
+        if shard == SUPER_SHARD:
+            watched = [parse_verifier_key(key) for key in keys.verifier_keys]
+            try:
+                self.superlog = SuperLog.open(root, keys.log_name, watched, now_ns, entropy=entropy)
+            except BaseException:
+                self.shard.close()
+                raise
+
+    @property
+    def moments(self) -> SuperLog:
+        """The super-log."""
+        assert self.superlog is not None, f"the super-log is kept beside shard {SUPER_SHARD}"
+        return self.superlog
+
+    def view(self, tree_size: int) -> View:
+        """The shard as the super-log is shown it: its checkpoint, proved to have grown out of so many entries."""
+        note = self.shard.checkpoint()
+        size = read_checkpoint(note).tree_size
+        return View(note, tuple(self.shard.consistency(tree_size, size)) if 0 < tree_size < size else ())
 
     def commit(self, batch: Sequence[Commit]) -> list[Outcome]:
         """Record a batch; each item gets its asset with receipt, or its own error.
@@ -278,6 +303,8 @@ class ShardKeeper:
 
     def close(self) -> None:
         """Give the shard back."""
+        if self.superlog is not None:
+            self.superlog.close()
         self.shard.close()
 
 

@@ -8,8 +8,9 @@
     what paid for this transfer              `ledger.payments.paid_for`
 
 Those that read a range of the log hash what they read up to the root of the checkpoint, and prove what they need from
-before it, so their answers are about the entries that were signed and not about what happens to be stored. A checkpoint is given as it was believed: its
-signature is verified by whoever calls (`ledger.note.open_checkpoint`); `Reader.tree` gives one that nobody signed.
+before it, so their answers are about the entries that were signed and not about what happens to be stored. A
+checkpoint is given as it was believed: its signature is verified by whoever calls (`ledger.note.open_checkpoint`);
+`Reader.tree` gives one that nobody signed.
 
 All of it reads beside the owner, in short looks.
 """
@@ -366,19 +367,20 @@ def _begun(reader: Reader, entries: Entries, old: Checkpoint) -> Entries:
                 where=lost.hex(),
                 fix="Run fsck on the shard and restore it from a copy.",
             )
-        begun[places] = reader.rows(indices.tolist())
+        found = reader.rows(indices.tolist())
         is_before = indices < old.tree_size
-        _check_included(reader, old, indices[is_before].tolist(), begun[places][is_before])
+        _check_included(reader, old, indices[is_before].tolist(), as_bytes(found)[is_before])
+        begun[places] = found
     return begun
 
 
-def _check_included(reader: Reader, checkpoint: Checkpoint, indices: list[int], entries: Entries) -> None:
-    """Check that some entries are under a checkpoint."""
+def _check_included(reader: Reader, checkpoint: Checkpoint, indices: list[int], rows: NDArray[np.uint8]) -> None:
+    """Check that the entries at some indices, uint8[n, 240], are under a checkpoint."""
     nodes = Nodes(checkpoint.tree_size, reader.read_hashes)
-    for index, entry in zip(indices, entries, strict=True):
+    for index, row in zip(indices, rows, strict=True):
         proof = inclusion_proof(index, checkpoint.tree_size, nodes)
         try:
-            verify_inclusion(index, checkpoint.tree_size, leaf_hash(entry.tobytes()), proof, checkpoint.root)
+            verify_inclusion(index, checkpoint.tree_size, leaf_hash(row.tobytes()), proof, checkpoint.root)
         except ReceiptInvalid as error:
             raise LedgerCorrupt(
                 f"entry {index} is not under the checkpoint of {checkpoint.tree_size} entries: {error.what}",

@@ -17,11 +17,12 @@ Version 2, 240 bytes, little-endian, every field aligned to its own size:
         74     2  code            why money moved, the user's own numbers; 0 where it has no meaning
         76     4  currency        which money; accounts of different currencies never meet; 0 where it has no meaning
         80     8  amount          money in micro-units; an asset's value or price
-        88     8  num_bytes       length of the content; of a pending transfer: its timeout in seconds
+        88     8  num_bytes       length of the content that lies beside the entry, 0 where it is kept elsewhere;
+                                  of a pending transfer: its timeout in seconds, 0 for none
         96    16  owner           whose it is (or becomes): `owner_of` a tenant, or an account's id
        112    16  subject         the other entry this one is about, by id: see the table below
        128    32  content_hash    SHA-256 of the content; of a money or ownership transfer: debit (16), credit (16)
-       160    32  meta_hash       SHA-256 of the metadata (canonical JSON), zero if there is none
+       160    32  meta_hash       SHA-256 of the metadata (canonical JSON) beside the entry, zero if there is none
        192    32  request_hash    what idempotency compares; the caller says what it covers
        224    16  reserved        0
 
@@ -68,7 +69,8 @@ AMOUNT_MAX = 2**63 - 1
 ZERO_ID = bytes(ID_BYTES)
 ZERO_HASH = bytes(HASH_BYTES)
 
-# name, format, offset. `debit` and `credit` are the two halves of `content_hash`.
+# name, format, offset. `debit` and `credit` are the two halves of `content_hash`. What is reserved has names, too: when
+# numpy copies columns, it leaves bytes that belong to no field as it finds them.
 _FIELDS: tuple[tuple[str, Any, int], ...] = (
     ("version", "<u2", 0),
     ("kind", "u1", 2),
@@ -80,6 +82,7 @@ _FIELDS: tuple[tuple[str, Any, int], ...] = (
     ("parent_indices", ("<u8", (PARENTS_MAX,)), 32),
     ("parent_shards", ("<u2", (PARENTS_MAX,)), 64),
     ("num_parents", "u1", 72),
+    ("reserved", "u1", 73),
     ("code", "<u2", 74),
     ("currency", "<u4", 76),
     ("amount", "<u8", 80),
@@ -91,6 +94,7 @@ _FIELDS: tuple[tuple[str, Any, int], ...] = (
     ("credit", f"V{ID_BYTES}", 144),
     ("meta_hash", f"V{HASH_BYTES}", 160),
     ("request_hash", f"V{HASH_BYTES}", 192),
+    ("reserved_end", "V16", 224),
 )
 ENTRY_DTYPE = np.dtype(
     {
@@ -206,7 +210,13 @@ def zeros(num_entries: int) -> Entries:
 
 
 def as_bytes(entries: Entries) -> NDArray[np.uint8]:
-    """uint8[n, 240]: the same memory as bytes, a row an entry."""
+    """uint8[n, 240]: the same memory as bytes, a row an entry.
+
+    Raises:
+        EntryInvalid: they are not in columns of `ENTRY_DTYPE`; `np.concatenate` makes of such columns others.
+    """
+    if entries.ndim != 1 or entries.dtype.itemsize != ENTRY_BYTES:
+        raise _invalid("entries", f"{entries.ndim} dimensions of {entries.dtype.itemsize}-byte items are no entries")
     return np.ascontiguousarray(entries).view(np.uint8).reshape(len(entries), ENTRY_BYTES)
 
 

@@ -1,21 +1,17 @@
 """The part of a check that looks at contents and metadata: each has the hash and the length that its entry names.
 
-What an entry names must be there, unless a later entry erases it; then it must not be. Content is named by a length
-(`num_bytes`) above 0 of a kind that has content; metadata by a hash that is not zero. Hence the rule for whoever keeps
-a content elsewhere: its entry says 0 bytes. A shard that has lost a content could not be told from one that never had
-it otherwise.
+What an entry names (`ledger.payload`) must be there, unless a later entry erases it; then it must not be. A shard
+refuses whatever comes without a payload that it names; so one that is not there was lost.
 """
 
 import hashlib
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, KINDS_WITH_CONTENT, Kind, from_bytes
-from ledger.fsck_form import field_dtype
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, Kind, from_bytes
 from ledger.fsck_report import PROBLEMS_MAX, Tell
+from ledger.payload import CONTENT, META, named_payloads
 from ledger.store import Store
 
 PAYLOAD_BYTES_A_LOOK = 64 * 1024 * 1024
@@ -24,11 +20,7 @@ PAYLOAD_BYTES_A_LOOK = 64 * 1024 * 1024
 LOOKS_MAX = 4096
 """Erased entries, or entries that may erase, looked at in one snapshot."""
 
-_TABLES = {"contents": ("content", "content_hash", 1), "metas": ("metadata", "meta_hash", 2)}
-_CONTENT, _META = 1, 2
-_ROW_DTYPE = field_dtype("kind", "num_bytes", "meta_hash")
-_HAS_CONTENT = np.zeros(2**8, np.bool_)
-_HAS_CONTENT[sorted(KINDS_WITH_CONTENT | {Kind.DECISION})] = True
+_TABLES = {"contents": ("content", "content_hash", CONTENT), "metas": ("metadata", "meta_hash", META)}
 _KEY_BYTES = 8
 
 
@@ -45,8 +37,7 @@ class Payloads:
 
         Cost: about 10 ns an entry, and 1 us and the hashing for each payload; 64 MiB of them in a snapshot.
         """
-        missing = np.zeros(len(rows), np.uint8)
-        _wanted(rows.view(_ROW_DTYPE).reshape(len(rows)), missing)
+        missing = named_payloads(rows.data)
         for table in _TABLES:
             start: bytes | None = _key(begin) if begin else b""
             while start is not None:
@@ -83,7 +74,7 @@ class Payloads:
         entry = row.view(ENTRY_DTYPE)[0]
         if hashlib.sha256(data).digest() != entry[field].tobytes():
             self._tell(f"entry {index}", f"its {name} does not have the hash that it names")
-        elif bit == _CONTENT and len(data) != int(entry["num_bytes"]):
+        elif bit == CONTENT and len(data) != int(entry["num_bytes"]):
             self._tell(f"entry {index}", f"its content has {len(data)} bytes, and it says {entry['num_bytes']}")
 
     def finish(self, erased: NDArray[np.uint64], size: int, newest_size: int) -> None:
@@ -132,14 +123,3 @@ class Payloads:
 
 def _key(index: int) -> bytes:
     return index.to_bytes(_KEY_BYTES, "big")
-
-
-@njit(nogil=True, cache=True)
-def _wanted(entries: Any, out: Any) -> None:
-    """Which payloads each entry names."""
-    for place in range(len(entries)):
-        entry = entries[place]
-        if _HAS_CONTENT[entry.kind] and entry.num_bytes:
-            out[place] |= _CONTENT
-        if entry.meta_hash.any():
-            out[place] |= _META

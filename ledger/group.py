@@ -92,7 +92,8 @@ class Committer:
         and the entry is recorded all the same.
 
         Raises:
-            EntryInvalid: not 240 bytes, a payload that is not what the entry says, or an entry linked to nothing.
+            EntryInvalid: not 240 bytes, a payload that is not what the entry says or is missing, or an entry linked to
+                nothing.
             LedgerFull, LedgerCorrupt, LedgerError: see `Shard.append`; or the committer is closed.
         """
         answer: Answer = await self._handed(data, None if payload is None else (payload,), is_one=True)
@@ -171,8 +172,7 @@ def _check(data: bytes, payloads: Sequence[Payload] | None, num_bytes: int, is_o
     if rest or not 0 < num_entries <= (1 if is_one else BATCH_ITEMS_MAX) or num_bytes > BATCH_BYTES_MAX:
         limits = f"{BATCH_ITEMS_MAX} entries of {ENTRY_BYTES} bytes, or {BATCH_BYTES_MAX} bytes of payload"
         raise _invalid("batch", f"{len(data)} bytes of entries with {num_bytes} bytes are none, or more than {limits}")
-    if payloads is not None:
-        check_payloads(data, payloads)
+    check_payloads(data, payloads)
     if data[_FLAGS - ENTRY_BYTES] & _LINKED:
         raise _invalid("flags", "the last entry is linked to nothing")
 

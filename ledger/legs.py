@@ -35,7 +35,7 @@ from ledger.exchange import Exchange
 from ledger.payload import Payload
 from ledger.result import Result
 
-_INTEGERS = ("kind", "flags", "currency", "amount", "num_bytes")
+_INTEGERS = ("kind", "tier", "flags", "code", "currency", "amount", "num_bytes")
 _BYTES = ("id", "owner", "subject", "content_hash", "meta_hash", "request_hash")
 _EMPTY = Payload()
 

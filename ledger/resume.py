@@ -92,6 +92,7 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         checkpoint = _published(head, signer)
         _edge(snapshot, checkpoint.tree_size, checkpoint.root)
         edge = _edge(snapshot, head.tree_size, head.root)
+        _check_time(snapshot, head)
         index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES), sizes=sizes)
         if not 0 <= head.tree_size - index.runs.num_entries <= sizes.block_entries:
             raise _corrupt(f"it covers {index.runs.num_entries} of {head.tree_size} entries", "index")
@@ -156,6 +157,13 @@ def _pending(path: Path, head: Head, shard: int, end_max: int) -> tuple[Record, 
             raise _corrupt("its entries do not follow those in the store", f"write-ahead log, entry {record.first}")
         time_ns = int(times[-1])
     return tuple(pending)
+
+
+def _check_time(snapshot: Snapshot, head: Head) -> None:
+    """The head's time is that of the last entry: whatever comes next is given a later one."""
+    last = from_bytes(snapshot.entries(max(head.tree_size - 1, 0), head.tree_size, ENTRY_BYTES))
+    if head.time_ns != sum(last["time_ns"].tolist()):
+        raise _corrupt(f"it is not the time of the last entry: {head.time_ns}", "head")
 
 
 def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:

@@ -10,7 +10,6 @@ from ledger.entry import AMOUNT_MAX, ENTRY_DTYPE, PARENTS_MAX, SHARD_MAX, Flag, 
 from ledger.result import Result
 
 _KIND_MAX = int(max(Kind))
-_LINKED, _EXPIRED = int(Flag.LINKED), int(Flag.EXPIRED)
 _AMOUNT_MAX = np.uint64(AMOUNT_MAX)
 _RESERVED = ((73, 74), (224, 240))
 
@@ -26,14 +25,30 @@ def _row_dtype() -> np.dtype[np.void]:
 _ROW_DTYPE = _row_dtype()
 
 
+def _flags_of_kinds(transfer: Flag) -> NDArray[np.uint16]:
+    """uint16[256], the flags that an entry may have, by the number of its kind."""
+    flags = np.full(256, Flag.LINKED, np.uint16)
+    flags[Kind.ACCOUNT] = Flag.LINKED | Flag.DEBITS_WITHIN_CREDITS | Flag.CREDITS_WITHIN_DEBITS
+    flags[[Kind.MONEY, Kind.OWNERSHIP]] = Flag.LINKED | transfer
+    return flags
+
+
+_FLAGS = _flags_of_kinds(Flag.PENDING | Flag.POST | Flag.VOID)
+_FLAGS_OF_LEDGER = _flags_of_kinds(Flag.PENDING | Flag.POST | Flag.VOID | Flag.EXPIRED)
+
+
 @njit(nogil=True, cache=True)
 def _is_zero(row: Any, begin: int, end: int) -> bool:
     return not row[begin:end].any()
 
 
 @njit(nogil=True, cache=True)
-def _form(row: Any, entry: Any, reserved: int) -> int:
-    """Of one entry: `OK`, or what is wrong with its form; `reserved`: flags that it may not have."""
+def _form(row: Any, entry: Any, flags: Any) -> int:
+    """Of one entry: `OK`, or what is wrong with its form; `flags`: those that it may have, by kind."""
+    if entry.flags & ~flags[entry.kind]:
+        return Result.RESERVED_FLAG
+    if _is_zero(row, 16, 32):
+        return Result.ID_MUST_NOT_BE_ZERO
     for begin, end in _RESERVED:
         if not _is_zero(row, begin, end):
             return Result.NOT_CANONICAL
@@ -48,18 +63,14 @@ def _form(row: Any, entry: Any, reserved: int) -> int:
             same = entry.parent_indices[other] == entry.parent_indices[place]
             if same and entry.parent_shards[other] == entry.parent_shards[place]:
                 return Result.NOT_CANONICAL
-    if _is_zero(row, 16, 32):
-        return Result.ID_MUST_NOT_BE_ZERO
-    if entry.kind != Kind.MONEY and entry.kind != Kind.OWNERSHIP and entry.kind != Kind.ACCOUNT:
-        return Result.RESERVED_FLAG if entry.flags & ~_LINKED else Result.OK
-    return Result.RESERVED_FLAG if entry.flags & reserved else Result.OK
+    return Result.OK
 
 
 @njit(nogil=True, cache=True)
-def _check(rows: Any, entries: Any, shard: int, size: int, covered: Any, reserved: int, results: Any) -> None:
+def _check(rows: Any, entries: Any, shard: int, size: int, covered: Any, flags: Any, results: Any) -> None:
     for place in range(len(entries)):
         entry = entries[place]
-        results[place] = _form(rows[place], entry, reserved)
+        results[place] = _form(rows[place], entry, flags)
         for parent in range(entry.num_parents if results[place] == Result.OK else 0):
             other, index = entry.parent_shards[parent], entry.parent_indices[parent]
             limit = np.uint64(size + place) if other == shard else covered[other]
@@ -81,8 +92,8 @@ def check(
     """
     assert len(covered) == SHARD_MAX + 1
     results = np.zeros(len(rows), np.uint8)
-    reserved = 0 if may_expire else _EXPIRED
-    _check(rows, rows.view(_ROW_DTYPE).reshape(len(rows)), shard, size, covered, reserved, results)
+    flags = _FLAGS_OF_LEDGER if may_expire else _FLAGS
+    _check(rows, rows.view(_ROW_DTYPE).reshape(len(rows)), shard, size, covered, flags, results)
     return results
 
 

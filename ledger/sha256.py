@@ -12,11 +12,11 @@ call looks the algorithm up each time).
 
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -26,7 +26,9 @@ HASH_BYTES = 32
 Hashes = NDArray[np.uint8]
 """uint8[n, 32]: a hash a row."""
 
-HAS_SHA_INSTRUCTIONS = bool(llvmlite.binding.get_host_cpu_features().get("sha", False))
+_TARGET_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+HAS_SHA_INSTRUCTIONS = "+sha" in _TARGET_FEATURES
+"""Whether numba compiles for a CPU that has them; by NUMBA_CPU_NAME that may be another one than this."""
 
 _K = np.array(
     [

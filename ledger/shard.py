@@ -118,9 +118,10 @@ class Shard:
         """Record a batch; what is `OK` is durable when this returns. Version, shard and time are filled in here.
 
         Args:
-            payloads: one for each entry, whose hashes the entries must name.
+            payloads: one for each entry, whose hashes the entries must name. An entry that names a length or a hash
+                comes with its payload (`ledger.payload`).
         Raises:
-            EntryInvalid: the batch is too large, or a payload is not what its entry says.
+            EntryInvalid: the batch is too large, or a payload is not what its entry says, or is missing.
             LedgerFull: no room; nothing was written and the shard goes on working.
             LedgerCorrupt: what is stored contradicts itself; nothing was written or signed.
             LedgerError: the commit failed otherwise; from then on the shard appends nothing until it is opened again,

@@ -5,15 +5,16 @@ Two files take turns: while the records of one are moved into the store, new one
 
     file     head: magic (8 bytes), length of the file (u64), secret (u64), checksum (u64, XXH3-64 of these); zeros up
              to 4,096 bytes; then records
-    record   checksum (16 bytes, XXH3-128 under the secret of all that follows), index of the first entry (u64), number
-             of entries (u32), length of the payloads (u32), the entries (240 bytes each), the payloads (MessagePack: of
-             each that there is its index, content and metadata), zeros up to the next multiple of 4,096 bytes
+    record   checksum (16 bytes, XXH3-128 under the secret of all that follows), index of the first entry (u64, its bits
+             changed where the secret has some), number of entries (u32), length of the payloads (u32), the entries (240
+             bytes each), the payloads (MessagePack: of each that there is its index, content and metadata), zeros up to
+             the next multiple of 4,096 bytes
 
 A record begins in a block of its own, so one that is torn harms none before it. It counts if its checksum holds and its
 first entry follows the last of the record before. What an earlier use of the file left has smaller indices.
 
 The blocks inside a record are what callers made them, and stay when a shorter record is written over its beginning.
-Nobody can make one that would be taken for a record, since the secret is nowhere but here.
+Nobody can make one that would be taken for a record, or for a damaged one: the secret is nowhere but here.
 """
 
 import os
@@ -150,7 +151,7 @@ def packed(record: Record, secret: int) -> bytes:
     """The bytes of a record in a file with that secret, a multiple of `BLOCK_BYTES`."""
     first, rows, payloads = record
     extra = msgspec.msgpack.encode([(index, item.content, item.meta) for index, item in payloads.items()])
-    header = _RECORD.pack(b"", first, len(rows), len(extra))[_CHECKSUM_BYTES:]
+    header = _RECORD.pack(b"", first ^ secret, len(rows), len(extra))[_CHECKSUM_BYTES:]
     body = b"".join((header, rows.tobytes(), extra))
     padding = bytes(-(_CHECKSUM_BYTES + len(body)) % BLOCK_BYTES)
     return b"".join((xxhash.xxh3_128_digest(body, secret), body, padding))
@@ -193,9 +194,9 @@ def broken(folder: Path, first: int) -> Iterator[str]:
         for place in range(BLOCK_BYTES, len(data) - _RECORD.size, BLOCK_BYTES):
             checksum, named, num_rows, num_extra = _RECORD.unpack_from(data, place)
             body_place, end = place + _RECORD.size, place + _RECORD.size + num_rows * ENTRY_BYTES + num_extra
-            body = _RECORD.pack(b"", first, num_rows, num_extra)[_CHECKSUM_BYTES:] + data[body_place:end]
+            body = _RECORD.pack(b"", first ^ secret, num_rows, num_extra)[_CHECKSUM_BYTES:] + data[body_place:end]
             is_other = end <= len(data) and xxhash.xxh3_128_digest(body, secret) == checksum
-            if any(checksum) and (is_other or named == first) and not _record_bytes(data[place:], secret):
+            if any(checksum) and (is_other or named ^ secret == first) and not _record_bytes(data[place:], secret):
                 yield f"{path.name}, byte {place}"
 
 
@@ -245,7 +246,8 @@ def _record_bytes(data: memoryview, secret: int) -> int:
 
 def _unpacked(image: _Image, place: int) -> Record:
     """The record there, which holds."""
-    _, first, num_rows, num_extra = _RECORD.unpack_from(image.data, place)
+    _, named, num_rows, num_extra = _RECORD.unpack_from(image.data, place)
+    first = named ^ image.secret
     begin, middle = place + _RECORD.size, place + _RECORD.size + num_rows * ENTRY_BYTES
     rows = np.frombuffer(image.data[begin:middle], np.uint8).reshape(num_rows, ENTRY_BYTES).copy()
     try:

@@ -131,6 +131,7 @@ class Writer:
 
     def cover(self, shard: int, tree_size: int) -> None:
         """See `Shard.cover`."""
+        assert 0 <= shard <= SHARD_MAX
         with self._turn:
             self._covered[shard] = max(int(self._covered[shard]), tree_size)
 
@@ -191,7 +192,7 @@ class Writer:
             self._integrate(pending, self._turn)
 
     def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
-        """The limits of a batch, and that payloads are what their entries say."""
+        """The limits of a batch, and that payloads are what their entries say, and are all there."""
         num_bytes = sum([payload.num_bytes for payload in payloads]) if payloads else 0
         if len(entries) > self._batch_entries_max or num_bytes > BATCH_BYTES_MAX:
             limits = f"{self._batch_entries_max} entries or {BATCH_BYTES_MAX} bytes of payload"
@@ -200,8 +201,7 @@ class Writer:
                 where="batch",
                 fix="Append it in parts.",
             )
-        if payloads is not None:
-            check_payloads(as_bytes(entries).data.cast("B"), payloads)
+        check_payloads(as_bytes(entries).reshape(-1).data, payloads)
 
     def _refuse_in_doubt(self) -> None:
         if self._is_in_doubt:

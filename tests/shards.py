@@ -44,8 +44,14 @@ def content_of(number: int) -> bytes:
 def asset(number: int, **fields: object) -> Entry:
     """An asset with `content_of` its number."""
     content = content_of(number)
-    given = {"content_hash": hashlib.sha256(content).digest(), "num_bytes": len(content), "owner": id_of(1)}
-    return Entry(kind=Kind.ASSET, id=id_of(number), **(given | fields))  # type: ignore[arg-type]
+    given = {"kind": Kind.ASSET, "id": id_of(number), "owner": id_of(1)}
+    given |= {"content_hash": hashlib.sha256(content).digest(), "num_bytes": len(content)}
+    return Entry(**(given | fields))  # type: ignore[arg-type]
+
+
+def bare(number: int, **fields: object) -> Entry:
+    """The same whose content is kept elsewhere, so that it is recorded without one."""
+    return asset(number, **({"num_bytes": 0} | fields))
 
 
 def payloads_of(numbers: Iterable[int]) -> list[Payload]:

@@ -84,7 +84,7 @@ async def test_anyone_verifies_an_asset_from_the_static_files_of_its_log_and_the
     assert entry["id"].tobytes().hex() == first.asset_id
     assert entry["content_hash"].tobytes() == hashlib.sha256(first.content.encode()).digest()
     assert (await http.get(f"/log/{first.shard}/checkpoint")).headers["cache-control"] == "no-store"
-    assert error_of(await http.get(f"/log/{first.shard}/tile/9/000")).code == "entry_not_found"
+    assert error_of(await http.get(f"/log/{first.shard}/tile/9/000")).code == "not_found"
     assert error_of(await http.get("/log/7/checkpoint")).code == "not_found"
 
 

@@ -76,10 +76,10 @@ class ShardModel(Model):
     def objections(self, entry: Entry) -> Iterator[Result]:
         is_settled = entry.kind in (Kind.ACCOUNT, Kind.MONEY, Kind.OWNERSHIP)
         reserved = (Flag(0) if self.may_expire else Flag.EXPIRED) if is_settled else ~Flag.LINKED
-        if not any(entry.id):
-            yield Result.ID_MUST_NOT_BE_ZERO
         if entry.flags & reserved:
             yield Result.RESERVED_FLAG
+        if not any(entry.id):
+            yield Result.ID_MUST_NOT_BE_ZERO
         if entry.id in self.entries:
             yield next(differences(self.entries[entry.id], entry), Result.EXISTS)
         if any(index >= (self.num_covered if shard else len(self.entries)) for shard, index in entry.parents):

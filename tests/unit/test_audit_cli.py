@@ -1,6 +1,8 @@
 """`mintage audit` as people run it: beside the owner, in tables and as JSON, with exit codes that say it all."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +18,16 @@ from whole_log import LOG, START_NS, Ledger
 from actors.audit import audit_app
 from actors.audit_open import parse_time_ns
 from engine.errors import InvalidRequest
-from ledger.entry import Entry, Flag, Kind, owner_of
+from ledger.adopt import edge_signer
+from ledger.entry import Entry, Flag, Kind, encode, from_bytes, owner_of
+from ledger.log import ADOPTED_DIR, shard_path
 from ledger.note import Signer, add_cosignatures, open_checkpoint
+from ledger.reader import Reader
+from ledger.shard import Shard
 
 ROOT = Path(__file__).parents[2]
-PICTURE, SONG, PRINT = 50, 51, 52
+PICTURE, SONG, PRINT, CROP = 50, 51, 52, 53
+SUNG = b"la la la"
 SOLD = 61
 WITNESS = Signer("witness.example/w1", b"w" * 32)
 COSIGNED_S = START_NS // 10**9 + 100
@@ -41,11 +48,18 @@ COMMANDS = (
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    """A picture of the shop's, sold from Alice to Bob in shard 0; a song and a print of it in shard 1. Checkpoints of
-    both shards were kept, `old-0` and `old-1`, before the sale, and `new-0`, cosigned, at the end."""
+    """A picture, sold from Alice to Bob in shard 0; a song of the shop's and a print in shard 1. Checkpoints of both
+    shards were kept, `old-0` and `old-1`, before the sale, and `new-0`, cosigned, after it."""
     opened = Ledger(tmp_path_factory.mktemp("audited") / "ledger")
     opened.record(0, account(ALICE), account(BOB), asset(PICTURE, ALICE))
-    opened.record(1, Entry(kind=Kind.ASSET, id=id_of(SONG), owner=owner_of("shop")))
+    sung = Entry(
+        kind=Kind.ASSET,
+        id=id_of(SONG),
+        owner=owner_of("shop"),
+        content_hash=hashlib.sha256(SUNG).digest(),
+        num_bytes=len(SUNG),
+    )
+    opened.record(1, sung)
     for number, shard in opened.shards.items():
         (opened.path / f"old-{number}").write_text(shard.checkpoint())
     opened.record(0, money(60, BOB, ALICE, 100, Flag.LINKED), ownership(SOLD, PICTURE, ALICE, BOB))
@@ -200,6 +214,43 @@ def test_existence_is_proved_by_witnesses_to_who_believes_them(ledger: Ledger, t
     assert "missing: witness.example/w1" in refused("existed", ledger.path, hex_of(PICTURE), "--policy", policy, "--before", COSIGNED_S)["what"]  # fmt: skip # noqa: E501
 
 
+def test_that_a_file_existed_is_proved_by_the_receipt_of_its_entry(ledger: Ledger, tmp_path: Path) -> None:
+    receipt, song = tmp_path / "receipt", tmp_path / "song"
+    song.write_bytes(SUNG)
+    answered("existed", ledger.path, hex_of(SONG), "--before", "2100-01-01T00:00:00Z", "--proof", receipt)
+    checked = ("check-existed", receipt, "--key", ledger.path / "verifier.keys", "--before", "2100-01-01T00:00:00Z")
+    assert answered(*checked, "--content", song)["content"] == str(song)
+    assert "content" not in answered(*checked)
+    song.write_bytes(SUNG + b"!")
+    assert "the content is not the one that was recorded" in refused(*checked, "--content", song)["what"]
+    assert refused(*checked, "--content", tmp_path / "no song")["where"] == str(tmp_path / "no song")
+
+
+def test_whom_to_believe_is_said_once(ledger: Ledger, tmp_path: Path) -> None:
+    proof, keys, policy = tmp_path / "lineage", ledger.path / "verifier.keys", tmp_path / "policy"
+    answered("lineage", ledger.path, hex_of(PICTURE), "--proof", proof)
+    policy.write_text(f"log {keys.read_text().splitlines()[0]}\nquorum none\n")
+    assert refused("check-lineage", proof)["where"] == "--key"
+    assert answered("check-lineage", proof, "--policy", policy) == answered("check-lineage", proof, "--key", keys)
+    assert refused("check-lineage", proof, "--policy", policy, "--key", keys)["where"] == str(policy)
+    only_witnesses = ("check-lineage", proof, "--policy", ledger.path / "policy")
+    assert refused(*only_witnesses)["where"] == "--key"
+
+
+def test_a_proof_is_of_the_checkpoint_that_it_was_made_for_whatever_comes_meanwhile(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner stores a new checkpoint after the command has read the newest one."""
+    proof, old, keys = tmp_path / "kept", ledger.path / "old-0", ledger.path / "verifier.keys"
+    with Reader.open(shard_path(ledger.path, 0)) as reader:
+        newest = reader.checkpoint()
+    notes = iter([old.read_text()] * 2)  # where the shard is opened, and where the checkpoint is asked for
+    monkeypatch.setattr(Reader, "checkpoint", lambda self: next(notes, newest))
+    told = answered("kept", ledger.path, old, "--shard", 0, "--proof", proof)
+    assert told["new"]["tree_size"] == 3
+    assert answered("check-kept", proof, old, "--key", keys)["new"]["tree_size"] == 3
+
+
 def test_without_witnesses_existence_is_said_to_be_the_logs_word(ledger: Ledger) -> None:
     told = answered("existed", ledger.path, hex_of(PICTURE), "--before", START_NS // 10**9 + 1)
     assert told["witnessed_s"] is None
@@ -228,6 +279,12 @@ def test_without_witnesses_existence_is_said_to_be_the_logs_word(ledger: Ledger)
         (("existed", "LEDGER", hex_of(SONG), "--before", "yesterday"), "--before"),
         (("existed", "LEDGER", hex_of(SONG), "--before", "2026-01-01T00:00:00"), "--before"),
         (("lineage", "LEDGER", "no id"), "ENTRY"),
+        (("owner", "LEDGER", hex_of(PICTURE), "--shard", "1"), hex_of(PICTURE)),
+        (("owner", "LEDGER", hex_of(PICTURE), "--shard", "7"), "--shard"),
+        (("owned", "LEDGER", "--tenant", "nobody", "--shard", "0", "--at", "99"), "index"),
+        (("kept", "LEDGER", "x" * 5_000, "--shard", "0"), "OLD"),
+        (("kept", "LEDGER", ".", "--shard", "0"), "OLD"),
+        (("kept", "LEDGER", "9" * 19, "--shard", "0"), "ledger"),
     ],
 )
 def test_bad_input_is_one_error_that_says_where(ledger: Ledger, args: tuple[str, ...], where: str) -> None:
@@ -250,6 +307,68 @@ def test_a_checkpoint_that_a_stranger_has_signed_is_not_believed(ledger: Ledger,
     text = (ledger.path / "old-0").read_text().partition("\n\n")[0] + "\n"
     forged.write_text(Signer(f"{LOG}/shard-0", b"x" * 32).sign(text))
     assert refused("balance", ledger.path, "--shard", 0, "--at", forged)["code"] == "receipt_invalid"
+
+
+def test_an_id_in_two_shards_is_answered_for_the_one_that_is_named(tmp_path: Path) -> None:
+    opened = Ledger(tmp_path / "ledger")
+    for number in opened.shards:
+        opened.record(number, asset(PICTURE, ALICE), ownership(SOLD, PICTURE, ALICE, BOB))
+    opened.close()
+    for command, number, options in (
+        ("owner", PICTURE, ()),
+        ("paid", SOLD, ()),
+        ("lineage", PICTURE, ()),
+        ("existed", PICTURE, ("--before", START_NS)),
+    ):
+        asked = (command, opened.path, hex_of(number), *options)
+        assert "shards 0, 1 have entries" in refused(*asked)["what"]
+        told = [json.dumps(answered(*asked, "--shard", shard)) for shard in (0, 1)]
+        assert told[0] != told[1]
+
+
+def test_a_copy_beside_the_shards_is_not_asked_and_one_in_a_shards_place_is_refused(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    own = tmp_path / "ledger"
+    shutil.copytree(ledger.path, own)
+    shutil.copytree(shard_path(own, 0), own / "shard-000.old")
+    expected = answered("owner", ledger.path, hex_of(PICTURE))
+    assert answered("owner", own, hex_of(PICTURE)) == expected
+    shutil.rmtree(shard_path(own, 0))
+    shutil.copytree(shard_path(own, 1), shard_path(own, 0))
+    error = refused("owner", own, hex_of(PICTURE))
+    assert (error["code"], error["where"]) == ("log_mismatch", str(shard_path(own, 0)))
+
+
+def test_an_older_copy_of_a_shard_is_said_to_lack_the_parent(ledger: Ledger, tmp_path: Path) -> None:
+    own = tmp_path / "ledger"
+    shutil.copytree(ledger.path, own)
+    shutil.rmtree(shard_path(own, 0))
+    Ledger(tmp_path / "younger", 1).close()
+    shutil.copytree(shard_path(tmp_path / "younger", 0), shard_path(own, 0))
+    error = refused("lineage", own, hex_of(PRINT))
+    assert (error["code"], error["where"]) == ("not_found", "0/2")
+
+
+def test_an_adopted_shard_is_asked_like_the_others(ledger: Ledger, tmp_path: Path) -> None:
+    own, edge = tmp_path / "ledger", tmp_path / "edge"
+    shutil.copytree(ledger.path, own)
+    signer = edge_signer(edge, LOG, 7)
+    with Shard.open(shard_path(edge, 7), 7, signer, lambda: START_NS, entropy=lambda size: b"e" * size) as shard:
+        shard.cover(0, 3)
+        crop = Entry(kind=Kind.DERIVATION, id=id_of(CROP), owner=id_of(CAROL), parents=((0, 2),))
+        assert not shard.append(from_bytes(encode(crop))).results.any()
+    shutil.copytree(shard_path(edge, 7), shard_path(own / ADOPTED_DIR, 7))
+    assert [node["place"] for node in answered("lineage", own, hex_of(CROP))["nodes"]] == [[7, 0], [0, 2]]
+    assert answered("owned", own, "--owner", hex_of(CAROL))["assets"][-1]["since"] == "7/0"
+    asked = ("kept", own, 0, "--shard", 7)
+    assert refused(*asked)["code"] == "receipt_invalid", "its key is not among the ledger's own"
+    assert answered(*asked, "--key", edge / "verifier.keys")["new"]["tree_size"] == 1
+
+
+def test_the_exit_codes_are_in_the_help() -> None:
+    shown = audit("--help").stdout
+    assert [code for code in ("0: answered", "1: it is not", "2: the command") if code not in shown] == []
 
 
 def test_an_unknown_option_is_exit_code_2(ledger: Ledger) -> None:

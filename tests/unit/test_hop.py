@@ -93,6 +93,22 @@ class Shard:
         return encode(["a checkpoint"])
 
     @answering
+    async def read(self, path: str) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return encode(f"what is at {path}".encode())
+
+    @answering
+    async def read_super(self, path: str) -> bytes:
+        return encode(f"what the super-log has at {path}".encode())
+
+    @answering
+    async def call(self, data: bytes) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return encode(decode_call(data).tree_size)
+
+    @answering
     async def upper(self, batch: bytes) -> bytes:
         self.batches.append(msgspec.msgpack.decode(batch))
         return encode([item.upper() for item in self.batches[-1]])

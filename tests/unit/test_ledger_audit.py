@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
@@ -37,6 +38,7 @@ from ledger.errors import (
 )
 from ledger.exchange import Account, Exchange, Royalty, clearing_account, draw_up
 from ledger.log import shard_path
+from ledger.merkle import leaf_hash
 from ledger.note import Checkpoint, Policy, Signer, add_cosignatures, read_checkpoint
 from ledger.payments import State, chain_of, paid_for
 from ledger.queries import by_subject
@@ -44,6 +46,7 @@ from ledger.reader import Reader
 
 PICTURE, SONG = 50, 51
 EUROS, DOLLARS = 1, 2
+SEED = b"seed of a table."
 WITNESSES = [Signer(f"witness.example/w{number}", bytes([number]) * 32) for number in range(1, 4)]
 
 
@@ -82,7 +85,7 @@ def busy(ledger: Ledger) -> Ledger:
 
 
 def test_a_trial_balance_is_the_books_and_is_balanced(busy: Ledger) -> None:
-    balance = trial_balance(busy.readers[0], tree(busy), accounts_max=10)
+    balance = trial_balance(busy.readers[0], tree(busy), SEED, accounts_max=10)
     assert balance.currencies == {EUROS: Totals(125, 125, 0, 0), DOLLARS: Totals(4, 4, 0, 0)}
     assert balance.is_balanced
     book = busy.shards[0].book
@@ -101,10 +104,17 @@ def test_a_trial_balance_is_the_books_and_is_balanced(busy: Ledger) -> None:
 def test_a_trial_balance_is_as_of_its_checkpoint(
     busy: Ledger, size: int, posted: int | None, pending: int | None, num_accounts: int
 ) -> None:
-    balance = trial_balance(busy.readers[0], tree(busy, size))
+    balance = trial_balance(busy.readers[0], tree(busy, size), SEED)
     totals = balance.currencies.get(EUROS)
     assert totals == (None if posted is None else Totals(posted, posted, pending, pending))
     assert (balance.num_accounts, balance.accounts) == (num_accounts, ())
+
+
+def test_a_balance_does_not_depend_on_the_seed(busy: Ledger) -> None:
+    balances = [
+        trial_balance(busy.readers[0], tree(busy), seed, accounts_max=10) for seed in (SEED, b"another seed....")
+    ]
+    assert balances[0] == balances[1]
 
 
 def test_a_sum_that_is_off_is_not_balanced() -> None:
@@ -115,33 +125,52 @@ def test_a_sum_that_is_off_is_not_balanced() -> None:
 def test_a_checkpoint_with_another_root_or_log_or_more_entries_gives_no_balance(busy: Ledger) -> None:
     reader, checkpoint = busy.readers[0], tree(busy)
     with pytest.raises(LedgerCorrupt, match="do not lead to the root"):
-        trial_balance(reader, Checkpoint(checkpoint.origin, checkpoint.tree_size, bytes(32)))
+        trial_balance(reader, Checkpoint(checkpoint.origin, checkpoint.tree_size, bytes(32)), SEED)
     with pytest.raises(LogMismatch, match="shard-1"):
-        trial_balance(reader, Checkpoint(f"{LOG}/shard-1", checkpoint.tree_size, checkpoint.root))
+        trial_balance(reader, Checkpoint(f"{LOG}/shard-1", checkpoint.tree_size, checkpoint.root), SEED)
     with pytest.raises(EntryNotFound, match="a checkpoint of 19 entries; there are 18"):
-        trial_balance(reader, Checkpoint(checkpoint.origin, 19, checkpoint.root))
+        trial_balance(reader, Checkpoint(checkpoint.origin, 19, checkpoint.root), SEED)
 
 
 def test_progress_is_told_until_everything_is_done(ledger: Ledger) -> None:
     for first in range(0, 70_000, 7_000):
         ledger.shards[0].append(plain(7_000, first))
     told: list[tuple[int, int]] = []
-    trial_balance(ledger.readers[0], tree(ledger), progress=lambda done, num: told.append((done, num)))
+    trial_balance(ledger.readers[0], tree(ledger), SEED, progress=lambda done, num: told.append((done, num)))
     assert told == [(65_536, 70_000), (70_000, 70_000)]
 
 
-def damage(path: Path, index: int, place: int) -> None:
-    """Flip a bit of a stored entry, in the first row of entries that has it."""
+def damage(path: Path, index: int, place: int, *, with_leaf: bool = False) -> None:
+    """Flip a bit of a stored entry; `with_leaf`: and let its stored leaf hash agree."""
     environment = lmdb.open(str(path), max_dbs=6)
     with environment.begin(write=True) as transaction:
-        entries = environment.open_db(b"entries", txn=transaction)
-        for key, data in list(transaction.cursor(entries)):
-            first = int.from_bytes(key, "big")
-            if first <= index < first + len(data) // ENTRY_BYTES:
-                row = bytearray(data)
-                row[(index - first) * ENTRY_BYTES + place] ^= 1
-                transaction.put(key, bytes(row), db=entries)
+        entry = bytearray(stored(transaction, environment, b"entries", b"", index, ENTRY_BYTES))
+        entry[place] ^= 1
+        replace_stored(transaction, environment, b"entries", b"", index, bytes(entry))
+        if with_leaf:
+            replace_stored(transaction, environment, b"hashes", b"\0", index, leaf_hash(bytes(entry)))
     environment.close()
+
+
+def row_of(transaction: Any, table: Any, prefix: bytes, index: int, width: int) -> tuple[bytes, bytearray, int]:
+    """Key and bytes of the row of a table that has an item, and where in it the item begins."""
+    for key, data in transaction.cursor(table):
+        first = int.from_bytes(key[len(prefix) :], "big")
+        if key.startswith(prefix) and first <= index < first + len(data) // width:
+            return key, bytearray(data), (index - first) * width
+    raise AssertionError(f"no item {index}")
+
+
+def stored(transaction: Any, environment: Any, name: bytes, prefix: bytes, index: int, width: int) -> bytes:
+    _, row, begin = row_of(transaction, environment.open_db(name, txn=transaction), prefix, index, width)
+    return bytes(row[begin : begin + width])
+
+
+def replace_stored(transaction: Any, environment: Any, name: bytes, prefix: bytes, index: int, item: bytes) -> None:
+    table = environment.open_db(name, txn=transaction)
+    key, row, begin = row_of(transaction, table, prefix, index, len(item))
+    row[begin : begin + len(item)] = item
+    transaction.put(key, bytes(row), db=table)
 
 
 def test_a_balance_over_a_changed_entry_is_not_given_even_if_it_would_add_up(busy: Ledger) -> None:
@@ -150,7 +179,7 @@ def test_a_balance_over_a_changed_entry_is_not_given_even_if_it_would_add_up(bus
     damage(shard_path(busy.path, 0), 15, 80)  # the dollars: 5 instead of 4, on both sides
     with Reader.open(shard_path(busy.path, 0)) as reader:
         with pytest.raises(LedgerCorrupt, match="do not lead to the root"):
-            trial_balance(reader, checkpoint)
+            trial_balance(reader, checkpoint, SEED)
         with pytest.raises(LedgerCorrupt, match="do not lead to the root"):
             changes(reader, reader.tree(10), checkpoint)
 
@@ -204,6 +233,22 @@ def test_posts_of_more_than_a_page_of_transfers_add_up(ledger: Ledger) -> None:
     ledger.record(0, *(ending(5000 + number, 1000 + number, Flag.POST) for number in range(num)))
     sum_ = num * (num + 1) // 2
     assert changes(ledger.readers[0], tree(ledger, 0), tree(ledger)).money == {EUROS: Moved(sum_, sum_, 0)}
+
+
+@pytest.mark.parametrize("with_leaf", [False, True])
+def test_what_was_held_before_and_was_changed_since_is_not_told(ledger: Ledger, with_leaf: bool) -> None:
+    """Even if its leaf hash was made to agree: the nodes above it do not."""
+    ledger.record(0, account(ALICE), account(BOB), money(60, BOB, ALICE, 100, Flag.PENDING))
+    ledger.shards[0].append(plain(600, 0))
+    old = tree(ledger)
+    ledger.record(0, ending(61, 60, Flag.POST))
+    new = tree(ledger)
+    assert changes(ledger.readers[0], old, new).money == {EUROS: Moved(100, 0, 0)}
+    ledger.close()
+    damage(shard_path(ledger.path, 0), 2, 80, with_leaf=with_leaf)
+    expected = "not under the checkpoint of 603" if with_leaf else "not its leaf"
+    with Reader.open(shard_path(ledger.path, 0)) as reader, pytest.raises(LedgerCorrupt, match=expected):
+        changes(reader, old, new)
 
 
 # ---- nothing was removed
@@ -287,6 +332,18 @@ def test_with_k_witnesses_existence_is_proved_by_the_kth_earliest_cosignature(
     assert (shown.witnessed_s, len(shown.cosignatures)) == (by_s, 3)
     with pytest.raises(ReceiptInvalid, match="witnesses say"):
         verify_existence(receipt, policy_of(busy, threshold), (by_s + 1) * NS_PER_S - 1)
+
+
+@pytest.mark.parametrize("times_s", [(100, 100), (100, 101), (101, 100)])
+def test_a_witness_that_cosigns_twice_is_one_witness(busy: Ledger, times_s: tuple[int, int]) -> None:
+    note = busy.shards[0].checkpoint()
+    text = note.partition("\n\n")[0] + "\n"
+    lines = [WITNESSES[0].cosign(text, time_s) for time_s in times_s] + [WITNESSES[1].cosign(text, 500)]
+    receipt = prove_existence(busy.readers[0], id_of(PICTURE), note + "".join(lines))
+    assert verify_existence(receipt, policy_of(busy, 1), 10**18).witnessed_s == 100
+    assert verify_existence(receipt, policy_of(busy, 2), 10**18).witnessed_s == 500
+    with pytest.raises(ReceiptInvalid, match="2 witnesses say"):
+        verify_existence(receipt, policy_of(busy, 2), 499 * NS_PER_S)
 
 
 def test_too_few_witnesses_prove_nothing(busy: Ledger) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from settling import id_of
 from whole_log import LOG, Ledger
 
+from ledger import dag
 from ledger.dag import (
     DEPTH_MAX,
     NODES_MAX,
@@ -171,12 +172,21 @@ class Relatives:
         self.parents = parents
 
     def entry(self, index: int) -> Entry:
+        if index >= len(self.parents):
+            raise EntryNotFound(f"no entry {index}", where="ledger", fix="Ask for another one.")
         return made(index + 1, *self.parents[index])
 
     def children(self, shard: int, index: int, *, begin: int, limit: int) -> Page:
         found = [Found(at, self.entry(at)) for at, named in enumerate(self.parents) if (shard, index) in named]
         later = [each for each in found if each.index >= begin]
         return Page(tuple(later[:limit]), later[limit].index if len(later) > limit else None)
+
+
+def test_a_parent_that_its_shard_has_not_is_named_by_its_place() -> None:
+    shards = {0: Relatives([((1, 0), (1, 5))]), 1: Relatives([()])}
+    with pytest.raises(EntryNotFound, match="no entry 5") as refused:
+        ancestors(shards, (0, 0))
+    assert refused.value.where == "1/5"
 
 
 @given(data=st.data(), num_shards=st.integers(1, 3), num_entries=st.integers(1, 24))
@@ -266,6 +276,20 @@ def test_an_entry_beyond_a_checkpoint_cannot_be_proved_under_it(ledger: Ledger, 
         prove_lineage(up, ledger.shards, {0: old})
     with pytest.raises(EntryNotFound, match="shard 2 is not at hand"):
         prove_lineage(up, {0: ledger.shards[0]})
+
+
+def test_a_proof_that_no_verifier_would_take_is_not_given(
+    ledger: Ledger, family: dict[str, Parent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = ancestors(ledger.readers, family["print"])
+    text = prove_lineage(up, ledger.shards)
+    monkeypatch.setattr(dag, "LINEAGE_BYTES_MAX", len(text))
+    assert verify_lineage(prove_lineage(up, ledger.shards), Way.UP, ledger.policy).nodes == up.nodes
+    monkeypatch.setattr(dag, "LINEAGE_BYTES_MAX", len(text) - 1)
+    with pytest.raises(EntryInvalid, match="5 receipts are"):
+        prove_lineage(up, ledger.shards)
+    with pytest.raises(ReceiptInvalid, match="bytes"):
+        verify_lineage(text, Way.UP, ledger.policy)
 
 
 # ---- what is no proof

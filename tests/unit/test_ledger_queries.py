@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import lmdb
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from settling import ALICE, BOB, CAROL, PLAIN, asset, ending, id_of, ownership
 from whole_log import LOG, Ledger, plain
 
+from ledger import queries
 from ledger.entry import ENTRY_BYTES, Entry, Flag, Kind, encode, from_bytes, owner_of
 from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LedgerError
+from ledger.index import Sizes
 from ledger.log import open_keys, shard_path
 from ledger.newest import Newest, has_value, parent_value
 from ledger.queries import (
@@ -346,6 +349,85 @@ def test_an_asset_that_came_back_is_listed_once(ledger: Ledger) -> None:
         pages += page.owned
         begin = page.next_begin
     assert [(owned.asset, owned.change.index) for owned in pages] == [(id_of(PICTURE), 2)]
+
+
+def test_an_asset_that_an_owner_had_often_is_looked_up_once_a_page(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.record(0, asset(PICTURE, ALICE), asset(SONG, ALICE))
+    for number in range(0, 20, 2):
+        ledger.record(0, ownership(60 + number, PICTURE, ALICE, BOB))
+        ledger.record(0, ownership(61 + number, PICTURE, BOB, ALICE))
+    asked: list[bytes] = []
+
+    def counted(reader: Reader, asset_id: bytes, index: int) -> Change:
+        asked.append(asset_id)
+        return owner_at(reader, asset_id, index)
+
+    monkeypatch.setattr(queries, "owner_at", counted)
+    page = assets_of(ledger.readers[0], id_of(ALICE))
+    assert [(owned.asset, owned.change.index) for owned in page.owned] == [(id_of(SONG), 1), (id_of(PICTURE), 21)]
+    assert asked == [id_of(PICTURE)], "and the song, which nothing is about, not at all"
+
+
+def test_the_assets_of_an_index_that_was_not_reached_are_refused_whoever_asks(traded: Ledger) -> None:
+    for at in (-1, 99):
+        with pytest.raises(EntryNotFound, match=f"no entry {at}"):
+            assets_of(traded.readers[0], id_of(99), at=at)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_owner_has_at_every_index_what_a_plain_replay_says(tmp_path: Path, seed: int) -> None:
+    """Over an index of many small runs, so that transfers are found in all of them."""
+    random = Random(seed)
+    signer = open_keys(tmp_path, LOG, 1).signers[0]
+    sizes = Sizes(block_entries=32, batch_entries_max=8, segment_items=4, fan_in=2)
+    shard = Shard.open(shard_path(tmp_path, 0), 0, signer, lambda: 1_000, entropy=lambda size: b"e" * size, sizes=sizes)
+    now: dict[int, int] = {}
+    then: list[dict[int, int]] = []
+    held: dict[int, tuple[int, int]] = {}  # by asset: the pending transfer, and to whom
+    for number in range(1_000, 1_000 + 200):
+        entry, now, held = some_trade(random, number, dict(now), dict(held))
+        assert not shard.append(from_bytes(encode(entry))).results.any()
+        then.append(now)
+    reader = shard.reader()
+    for at in [*random.sample(range(200), 12), 199]:
+        for owner in (ALICE, BOB, CAROL):
+            owned, begin = [], 0
+            while begin is not None:
+                page = assets_of(reader, id_of(owner), at=at, begin=begin, limit=7)
+                owned += [each.asset for each in page.owned]
+                begin = page.next_begin
+            expected = [id_of(number) for number, whose in then[at].items() if whose == owner]
+            assert sorted(owned) == sorted(expected), (at, owner)
+    assert reader._known.runs.num_entries > 100
+    shard.close()
+
+
+def some_trade(
+    random: Random, number: int, now: dict[int, int], held: dict[int, tuple[int, int]]
+) -> tuple[Entry, dict[int, int], dict[int, tuple[int, int]]]:
+    """An entry that is in order: a new asset, or one that changes hands, is promised, or whose promise ends."""
+    free = sorted(now.keys() - held.keys())
+    what = random.random()
+    if held and what < 0.3:
+        asset_, (pending, to) = random.choice(sorted(held.items()))
+        del held[asset_]
+        flag = random.choice([Flag.POST, Flag.VOID])
+        if flag == Flag.POST:
+            now[asset_] = to
+        return ending(number, pending, flag, Kind.OWNERSHIP), now, held
+    if free and what < 0.8:
+        asset_ = random.choice(free)
+        old = now[asset_]
+        to = random.choice([owner for owner in (ALICE, BOB, CAROL) if owner != old])
+        if random.random() < 0.5:
+            held[asset_] = (number, to)
+            return ownership(number, asset_, old, to, Flag.PENDING), now, held
+        now[asset_] = to
+        return ownership(number, asset_, old, to), now, held
+    now[number] = random.choice([ALICE, BOB, CAROL])
+    return asset(number, now[number]), now, held
 
 
 def test_an_owner_before_the_asset_or_after_the_log_is_refused(traded: Ledger) -> None:
