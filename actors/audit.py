@@ -38,8 +38,7 @@ from ledger.tail import SEED_BYTES
 
 HELP = """An auditor's questions to a ledger, which may be in use.
 
-Exit code 0: answered, and what was to be proved is proved; 1: it is not, and the error says why; 2: the command was not
-understood."""
+Exit code 0: answered, and what was to be proved is proved; 1: it is not, and the error says why; 2: no such command."""
 
 audit_app = typer.Typer(name="audit", help=HELP, no_args_is_help=True)
 audit_app.command()(audit_proofs.existed)
@@ -245,8 +244,8 @@ def show_lineage(told: dag.Lineage, as_json: bool) -> None:
 
 @contextmanager
 def progress_shown(name: str) -> Iterator[audit.Progress]:
-    """A progress bar on stderr, to be told how many entries are done, and of how many."""
-    with Progress(console=err, transient=True) as bar:
+    """A progress bar on stderr, if that is a terminal, to be told how many entries are done, and of how many."""
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda num_done, num_all: bar.update(task, completed=num_done, total=num_all)
 

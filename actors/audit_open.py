@@ -2,6 +2,7 @@
 
 They see what is in the shards' trees. What an owner has acknowledged and not integrated yet, a moment ago or before it
 died, is only in its write-ahead log: nothing can be proved of it until the owner goes on.
+Who asks must be allowed to write LMDB's table of readers (`lock.mdb`), unless the file system is mounted read-only.
 """
 
 import re
@@ -18,9 +19,9 @@ import typer
 from actors.terminal import out, plain, read_file
 from engine.errors import InvalidRequest
 from ledger.entry import ID_BYTES
-from ledger.errors import EntryNotFound, LogMismatch
+from ledger.errors import EntryNotFound, KeyInvalid, LogMismatch
 from ledger.log import ADOPTED_DIR, VERIFIER_FILE, shard_of_origin, shard_paths
-from ledger.note import Checkpoint, Policy, open_checkpoint, parse_verifier_key
+from ledger.note import Checkpoint, Policy, VerifierKey, open_checkpoint, parse_verifier_key
 from ledger.policy import parse_policy
 from ledger.reader import Found, Reader
 
@@ -184,8 +185,19 @@ def policy_of(key: Path | None, policy: Path | None, ledger: Path | None = None)
             where="--key",
             fix="Give the log's verifier keys, or a policy that names them.",
         )
-    keys = tuple(parse_verifier_key(line) for line in read_text(key, "the verifier keys").splitlines())
+    keys = keys_in(key)
     return Policy(keys) if parsed is None else parsed.policy(keys)
+
+
+def keys_in(path: Path) -> tuple[VerifierKey, ...]:
+    """The verifier keys of a file, one a line."""
+    keys = []
+    for number, line in enumerate(read_text(path, "the verifier keys").splitlines(), start=1):
+        try:
+            keys.append(parse_verifier_key(line))
+        except KeyInvalid as error:
+            raise KeyInvalid(error.what, where=f"{path}, line {number}", fix=error.fix) from error
+    return tuple(keys)
 
 
 class Named(NamedTuple):

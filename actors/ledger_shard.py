@@ -18,6 +18,7 @@ from engine.records import Commit, Outcome, ShardKeeper
 from ledger.errors import LedgerError
 from ledger.log import open_keys
 from ledger.tiles import serve
+from ledger.warm import warm_up
 
 R = TypeVar("R")
 
@@ -26,6 +27,7 @@ class LedgerShard:
     """The one writer of one shard; a second one is refused by the shard's lock."""
 
     def __init__(self, config: Config, shard: int) -> None:
+        warm_up()
         keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
         map_bytes = int(config.ledger.map_gib * GIB)
         self.keeper = ShardKeeper(

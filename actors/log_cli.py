@@ -12,12 +12,13 @@ import typer
 
 from actors.terminal import JsonOption, errors_shown, out, plain, print_json, read_file
 from engine.errors import InvalidRequest
+from ledger.errors import LedgerLocked
 from ledger.log import VERIFIER_FILE, shard_path, shard_paths
 from ledger.note import VerifierKey, open_checkpoint, parse_verifier_key
 from ledger.prove import receipt_under
 from ledger.replace import replace_file
 from ledger.stored import StoredLog
-from ledger.superlog import SuperLog, View
+from ledger.superlog import SuperLog, View, stored_chain
 from ledger.tiles import export as export_tiles
 
 PLACE = re.compile(r"(0|[1-9][0-9]{0,4})/(0|[1-9][0-9]{0,18})")
@@ -73,8 +74,7 @@ def receipt(
             raise InvalidRequest(f"{place[:40]!r} is no place", where="PLACE", fix="Give shard and index, say 0/17.")
         with StoredLog(shard_path(ledger, int(match[1]))) as log:
             if chain:
-                with open_super(ledger) as superlog:
-                    text = superlog.chain(log, int(match[2])).text()
+                text = stored_chain(ledger, log, int(match[2])).text()
             else:
                 note = log.checkpoint()
                 if under is not None:
@@ -89,7 +89,8 @@ def receipt(
 def super_checkpoint(ledger: LedgerArgument, as_json: JsonOption = False) -> None:
     """Record the newest stored checkpoints of all shards as one moment, and print the super-checkpoint.
 
-    The super-log is made, with a key of its own, on first use; its public key is LEDGER/super/verifier.keys.
+    An engine that runs does this by itself (ledger.upkeep_s), and owns the super-log meanwhile. Its public key is
+    LEDGER/super/verifier.keys. Adopted shards are covered by the home shard, which has recorded their checkpoints.
     """
     with errors_shown(as_json):
         paths = shard_paths(ledger)
@@ -112,7 +113,14 @@ def open_super(ledger: Path) -> Iterator[SuperLog]:
     if not keys:
         raise InvalidRequest("no key is there", where=str(ledger / VERIFIER_FILE), fix="Name a ledger's directory.")
     log_name = keys[0].name.rpartition("/")[0]
-    superlog = SuperLog.open(ledger, log_name, keys, time.time_ns, entropy=os.urandom)
+    try:
+        superlog = SuperLog.open(ledger, log_name, keys, time.time_ns, entropy=os.urandom)
+    except LedgerLocked as error:
+        raise LedgerLocked(
+            error.what,
+            where=error.where,
+            fix="An engine that runs commits by itself: see /log/super/checkpoint there, or stop it.",
+        ) from error
     try:
         yield superlog
     finally:

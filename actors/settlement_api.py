@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from actors.answers import checked_id, json, read_body
 from actors.schemas import schema_of
@@ -61,6 +62,7 @@ def add_settlement(api: FastAPI, settlement: Settlement) -> None:
     """The endpoints."""
     add_money(api, settlement)
     add_owners(api, settlement)
+    add_super_key(api, settlement)
 
 
 def add_money(api: FastAPI, settlement: Settlement) -> None:
@@ -115,6 +117,15 @@ def add_owners(api: FastAPI, settlement: Settlement) -> None:
     ) -> Response:
         """What an asset was made from (model, policy, source), or what was made from it, over all shards."""
         return json(await settlement.lineage(checked_id(asset_id), way, depth))
+
+
+def add_super_key(api: FastAPI, settlement: Settlement) -> None:
+    """What super-checkpoints are checked with; they themselves are at /log/super."""
+
+    @api.get("/v1/verifier-keys/super", response_class=PlainTextResponse)
+    async def get_super_key() -> Response:
+        """The public key of the super-log: a chain (`mintage receipt --chain`) is checked with it alone."""
+        return Response(f"{await settlement.super_key()}\n", media_type="text/plain; charset=utf-8")
 
 
 def body_of(kind: type[msgspec.Struct], example: Any) -> dict[str, Any]:

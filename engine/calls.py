@@ -207,9 +207,18 @@ class CommitMoment(Call[str], frozen=True):
         return keeper.moments.commit(self.views)
 
 
+class SuperKey(Call[str], frozen=True):
+    """The public key that super-checkpoints are signed with. Of `records.SUPER_SHARD` only."""
+
+    answers = str
+
+    def run(self, keeper: ShardKeeper) -> str:
+        return keeper.super_key
+
+
 AnyCall = (
     Append | Carry | Unfinished | Expire | StandingOf | OwnerOf | PlaceOf | EntryAt | ChildrenOf | ViewSince
-    | MomentSizes | CommitMoment
+    | MomentSizes | CommitMoment | SuperKey
 )  # fmt: skip
 
 decode_call = msgspec.msgpack.Decoder(AnyCall).decode

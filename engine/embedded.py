@@ -36,6 +36,7 @@ from gate.verdict import Case, Verdict
 from ledger.log import open_keys
 from ledger.superlog import SUPER_DIR
 from ledger.tiles import Source
+from ledger.warm import warm_up
 
 GIB = 1 << 30
 CALLERS_MAX = 4  # threads for what is asked beside minting
@@ -152,6 +153,7 @@ class Engine:
         self.config = config
         with contextlib.ExitStack() as opened:
             policies = load_policies(config.policies_path)
+            warm_up()
             keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
             map_bytes = int(config.ledger.map_gib * GIB)
             keepers = []

@@ -176,7 +176,8 @@ class Relative(msgspec.Struct, frozen=True):
 
 
 class Lineage(msgspec.Struct, frozen=True):
-    """Entries breadth first, the one in question first; (child, parent) for every edge among them; whether there are more."""
+    """Entries breadth first, the one in question first; (child, parent) for every edge among them; and whether there
+    are more."""
 
     entries: tuple[Relative, ...]
     edges: tuple[tuple[str, str], ...]

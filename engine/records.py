@@ -33,14 +33,14 @@ from engine.tiers import Tier
 from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent, encode, from_bytes, owner_of, zeros
 from ledger.errors import EntryInvalid, LedgerError, UnknownParent
 from ledger.group import Answer
-from ledger.log import LogKeys, shard_path
+from ledger.log import VERIFIER_FILE, LogKeys, read_verifier_keys, shard_path
 from ledger.note import parse_verifier_key, read_checkpoint
 from ledger.payload import Payload, canonical_json
 from ledger.queries import ASSET_KINDS
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.shard import Shard
-from ledger.superlog import SuperLog, View
+from ledger.superlog import SUPER_DIR, SuperLog, View
 
 META_REASONS_MAX = 8
 MAKER = "mintage"
@@ -134,6 +134,7 @@ class ShardKeeper:
         now_ns: Callable[[], int],
         entropy: Callable[[int], bytes],
     ) -> None:
+        self.root = root
         self.number = shard
         self.keys = keys
         self.sources: dict[bytes, int] = {}
@@ -155,6 +156,12 @@ class ShardKeeper:
         """The super-log."""
         assert self.superlog is not None, f"the super-log is kept beside shard {SUPER_SHARD}"
         return self.superlog
+
+    @property
+    def super_key(self) -> str:
+        """The public key that super-checkpoints are signed with."""
+        (key,) = read_verifier_keys(self.root / SUPER_DIR / VERIFIER_FILE)
+        return key
 
     def view(self, tree_size: int) -> View:
         """The shard as the super-log is shown it: its checkpoint, proved to have grown out of so many entries."""

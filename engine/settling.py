@@ -7,7 +7,19 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from engine.calls import Append, Call, Carry, ChildrenOf, EntryAt, OwnerOf, PlaceOf, Shards, StandingOf, Unfinished
+from engine.calls import (
+    Append,
+    Call,
+    Carry,
+    ChildrenOf,
+    EntryAt,
+    OwnerOf,
+    PlaceOf,
+    Shards,
+    StandingOf,
+    SuperKey,
+    Unfinished,
+)
 from engine.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -34,13 +46,15 @@ from engine.money import (
     terms_of,
     transfer_entries,
 )
-from engine.records import is_recorded
+from engine.records import SUPER_SHARD, is_recorded
 from engine.request import shard_of
 from ledger import dag
 from ledger.coordinator import conclude
 from ledger.decision import Answer, Progress, Request, begin, resume
 from ledger.entry import Entries, Entry, Parent, as_bytes
 from ledger.errors import LedgerError
+from ledger.exchange import Exchange
+from ledger.legs import decision_id
 from ledger.reader import Page
 from ledger.result import Result
 
@@ -131,7 +145,7 @@ class Settlement:
                 f"the deadline is more than {HOLD_S_MAX} s away", where="deadline_ms", fix="Send an earlier one."
             )
         progress = await self._alone(self._concluded(begin(exchange)))
-        if progress.refusal == Result.EXISTS_WITH_DIFFERENT_CONTENT:
+        if progress.is_committed is False and not await self._decided_of(exchange):
             raise IdempotencyConflict(
                 f"the key stands for another exchange of the asset {body.asset}",
                 where="key",
@@ -139,6 +153,12 @@ class Settlement:
             )
         state, result = _outcome(progress)
         return Exchanged(exchange.id.hex(), state, result, body.asset, exchange.home)
+
+    async def _decided_of(self, exchange: Exchange) -> bool:
+        """Whether the decision under an exchange's id is of its own terms."""
+        index = await self.shards.call(exchange.home, PlaceOf(decision_id(exchange.id)))
+        assert index is not None, "it was decided"
+        return (await self.shards.call(exchange.home, EntryAt(index))).content_hash == exchange.digest
 
     async def finish(self) -> int:
         """Finish exchanges past their deadline that somebody began and left; how many are over now."""
@@ -206,6 +226,10 @@ class Settlement:
             edges=tuple((_place(child), _place(parent)) for child, parent in told.edges),
             is_truncated=told.is_truncated or bool(told.absent),
         )
+
+    async def super_key(self) -> str:
+        """The public key that super-checkpoints are signed with."""
+        return await self.shards.call(SUPER_SHARD, SuperKey())
 
 
 class _Kin:

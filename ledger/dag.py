@@ -100,7 +100,7 @@ def ancestors(
             here has not, since it is an older copy than the others, or damaged. `where` is the place.
         EntryInvalid: a limit is not within `DEPTH_MAX` and `NODES_MAX`.
         LedgerCorrupt: a stored entry is damaged.
-    Cost: a look at a shard for each entry, about 0.1 ms.
+    Cost: a look at a shard for each entry, about 0.15 ms among 2 million.
     """
     return _walk(shards, start, lambda node: iter(node.entry.parents), depth_max, nodes_max)
 
@@ -110,7 +110,7 @@ def descendants(
 ) -> Lineage:
     """What was made from an entry, breadth first; children by shard and index.
 
-    Raises and cost: as `ancestors`; every shard at hand is asked for the children of each entry, about 0.4 ms each.
+    Raises and cost: as `ancestors`; every shard at hand is asked for the children of each entry, about 1 ms each.
     """
 
     def children(node: Node) -> Iterator[Parent]:
@@ -191,6 +191,7 @@ def prove_lineage(lineage: Lineage, sources: Mapping[int, Source], notes: Mappin
         EntryInvalid: it would be longer than `LINEAGE_BYTES_MAX`, which no verifier takes.
         EntryNotFound: a checkpoint does not cover an entry, or a shard is not at hand. ReceiptInvalid, LedgerCorrupt:
             see `ledger.prove.receipt_under`.
+    Cost: about 2 ms for each entry.
     """
     taken = dict(notes or {})
     receipts = []
@@ -224,7 +225,7 @@ def verify_lineage(text: str, way: Way, policy: Policy) -> LineageVerified:
     Raises:
         KeyInvalid: step 1.
         ReceiptInvalid: `where` names the receipt, counted from 0, and what of it failed; `what` says why.
-    Cost: a signature for each shard; about 0.1 ms for each entry.
+    Cost: a signature for each shard; about 0.3 ms for each entry.
     """
     numbers = [shard_of_origin(key.name) for key in policy.log_keys]
     if len(set(numbers)) != len(numbers):

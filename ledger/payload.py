@@ -16,7 +16,7 @@ import orjson
 from numba import njit
 from numpy.typing import NDArray
 
-from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, HASH_BYTES, KINDS_WITH_CONTENT, Kind
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, HASH_BYTES, KINDS_WITH_CONTENT, ZERO_HASH, Kind
 from ledger.errors import EntryInvalid
 
 META_BYTES_MAX = 16 * 1024
@@ -27,9 +27,12 @@ _FIELDS: Any = ENTRY_DTYPE.fields
 _PLACES: dict[str, int] = {name: _FIELDS[name][1] for name in ("num_bytes", "content_hash", "meta_hash")}
 _NUM_BYTES = struct.Struct("<Q")
 _WORD_BYTES = 8
+_ZERO_WORD = bytes(_WORD_BYTES)
+_KIND, _LENGTH, _META = _FIELDS["kind"][1], _PLACES["num_bytes"], _PLACES["meta_hash"]
 _LENGTH_WORD, _META_WORD = _PLACES["num_bytes"] // _WORD_BYTES, _PLACES["meta_hash"] // _WORD_BYTES
 _HASH_WORDS = HASH_BYTES // _WORD_BYTES
-_NAMES_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_CONTENT | {Kind.DECISION}))  # by number of the kind
+_KINDS = frozenset(map(int, KINDS_WITH_CONTENT | {Kind.DECISION}))
+_NAMES_CONTENT = np.isin(np.arange(256), sorted(_KINDS))  # by number of the kind
 
 CONTENT, META = 1, 2
 """Which payloads: a sum of these."""
@@ -54,7 +57,7 @@ class Payload(msgspec.Struct, frozen=True):
 
 
 @njit(nogil=True, cache=True)
-def _named(words: Any, names_content: Any) -> Any:
+def _named_in(words: Any, names_content: Any) -> Any:
     out = np.zeros(len(words), np.uint8)
     for row in range(len(words)):
         kind = np.int64((words[row, 0] >> np.uint64(16)) & np.uint64(0xFF))
@@ -73,8 +76,22 @@ def named_payloads(data: bytes | memoryview) -> NDArray[np.uint8]:
     Cost: 1 us, and 2 ns an entry.
     """
     words = np.frombuffer(memoryview(data).toreadonly(), np.uint64)  # of one type, so that there is one kernel
-    named: NDArray[np.uint8] = _named(words.reshape(-1, ENTRY_BYTES // _WORD_BYTES), _NAMES_CONTENT)
+    named: NDArray[np.uint8] = _named_in(words.reshape(-1, ENTRY_BYTES // _WORD_BYTES), _NAMES_CONTENT)
     return named
+
+
+def _named(data: bytes | memoryview) -> bytes:
+    """`named_payloads`, a byte an entry; of one entry without a kernel, which would give up the interpreter.
+
+    Callers who hand in an entry each, all at once (`ledger.group`), would each end the batch that gathers.
+    """
+    return bytes((_named_by(data),)) if len(data) == ENTRY_BYTES else named_payloads(data).tobytes()
+
+
+def _named_by(data: bytes | memoryview) -> int:
+    """Which payloads one entry names."""
+    names_content = data[_KIND] in _KINDS and data[_LENGTH : _LENGTH + _WORD_BYTES] != _ZERO_WORD
+    return (CONTENT if names_content else 0) | (META if data[_META : _META + HASH_BYTES] != ZERO_HASH else 0)
 
 
 def check_payloads(data: bytes | memoryview, payloads: Sequence[Payload] | None) -> None:
@@ -84,15 +101,15 @@ def check_payloads(data: bytes | memoryview, payloads: Sequence[Payload] | None)
         EntryInvalid: one is not, or is missing, or there is not one for each entry.
     Cost: a hash for each content and metadata.
     """
-    named = named_payloads(data)
+    named = _named(data)
     if payloads is None:
-        if named.any():
-            place = int(np.flatnonzero(named)[0])
-            raise _missing(place, int(named[place]))
+        if named.count(0) < len(named):
+            place = len(named) - len(named.lstrip(b"\0"))
+            raise _missing(place, named[place])
         return
     if len(payloads) != len(named):
         raise _invalid("payloads", f"{len(payloads)} for {len(named)} entries")
-    for place, (payload, names) in enumerate(zip(payloads, named.tolist(), strict=True)):
+    for place, (payload, names) in enumerate(zip(payloads, named, strict=True)):
         missing = names & ~payload.given
         if missing:
             raise _missing(place, missing)

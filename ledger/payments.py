@@ -117,6 +117,7 @@ def chain_of(reader: Reader, index: int) -> list[Found]:
 
     Raises:
         EntryNotFound: there is no such entry.
+        LedgerCorrupt: an entry of the chain, or the one before it, is damaged.
     """
     begin, end = max(index - CHAIN_MAX, 0), min(index + CHAIN_MAX, reader.tree_size)
     if not begin <= index < end:
@@ -126,6 +127,8 @@ def chain_of(reader: Reader, index: int) -> list[Found]:
     first = int(ends[ends < index].max(initial=begin - 1)) + 1
     last = int(ends[ends >= index].min(initial=end - 1))
     found = []
+    if first > begin:
+        reader.entry(first - 1)  # unchanged, it says that the chain begins after it
     for start in range(first, last + 1, PAGE_MAX):
         found += reader.entries(range(start, min(start + PAGE_MAX, last + 1)))
     return found

@@ -32,7 +32,7 @@ from ledger.tail import SEED_BYTES, Indices, keys_of
 from ledger.tree import Edge, Nodes
 
 PAGE_MAX = 1024
-"""Entries in a page: about 20 ms in one transaction."""
+"""Entries in a page: about 0.1 s in one transaction."""
 
 _NO_RUNS = Runs.empty(bytes(SEED_BYTES))
 """Before the first run there is no manifest, and no seed is needed."""
@@ -189,7 +189,8 @@ class Reader:
         Raises:
             EntryInvalid: the value is not so wide, or the limit is not from 1 to `PAGE_MAX`.
             LedgerCorrupt: a segment, or an entry that is found, is damaged.
-        Cost: a segment is read for each run, about 10 a level; 20 us for each entry.
+        Cost: a segment is read for each run, about 10 a level, in all 0.2 ms among 2 million entries; and 0.1 ms for each
+            entry found.
         """
         _check_question(family, value, limit)
         rows = self._matching(family, value, begin, limit + 1)  # one more tells whether there are more

@@ -7,6 +7,8 @@ checkpoint often enough.
 
 from pathlib import Path
 
+from ledger.entry import Entry
+from ledger.errors import EntryNotFound
 from ledger.note import Checkpoint, read_checkpoint
 from ledger.reader import Reader
 
@@ -59,6 +61,27 @@ class StoredLog:
     def read_entries(self, begin: int, end: int) -> bytes:
         """The entries `begin` to `end`, 240 bytes each, unchecked."""
         return self._reader.read_entries(begin, end)
+
+    def entry(self, index: int) -> Entry:
+        """The entry at an index, checked against its leaf hash.
+
+        Raises:
+            EntryNotFound: there is none yet. LedgerCorrupt: the stored bytes are not those that were recorded.
+        """
+        return self._reader.entry(index)
+
+    def meta(self, index: int) -> bytes:
+        """The metadata of an entry, unchecked.
+
+        Raises:
+            EntryNotFound: it has none, or it was erased.
+        """
+        data = self._reader.meta(index)
+        if data is None:
+            raise EntryNotFound(
+                f"no metadata of entry {index}", where=self._claim.origin, fix="Ask for an entry that has some."
+            )
+        return data
 
     def consistency(self, old: int) -> list[bytes]:
         """bytes[32] each: the proof that the checkpoint's tree grew out of its first `old` entries; none for 0 or all.

@@ -34,6 +34,7 @@ from ledger.prove import receipt_under
 from ledger.receipt import HEADER, Verified, check_entry, parse, verify_with_policy
 from ledger.result import Result
 from ledger.shard import Shard
+from ledger.stored import StoredLog
 from ledger.tiles import Source
 
 SUPER_DIR = "super"
@@ -201,13 +202,17 @@ class SuperLog:
             EntryNotFound: the newest moment does not cover the entry.
             LedgerCorrupt: what is stored does not lead to the roots.
         """
-        number = shard_of_origin(read_checkpoint(source.checkpoint()).origin)
-        place, peer = self._newest.get(number, (0, None))
-        if peer is None:
-            raise EntryNotFound(
-                f"shard {number} is in no moment", where="super-log", fix="Commit a moment with this shard first."
-            )
-        return Chain(receipt_under(source, index, peer.note), self._shard.receipt(place))
+        return _chain(self._shard, self._newest, source, index)
+
+
+def stored_chain(path: Path, source: Source, index: int) -> Chain:
+    """`SuperLog.chain` out of the directory of the log in `path`, beside whoever owns its super-log.
+
+    Raises:
+        EntryNotFound, LedgerCorrupt: as there; or no super-log is there.
+    """
+    with StoredLog(shard_path(path / SUPER_DIR, 0)) as log:
+        return _chain(log, _newest_moment(log), source, index)
 
 
 def verify_chain(text: str, policy: Policy, content: bytes | None = None) -> ChainVerified:
@@ -258,17 +263,28 @@ def parse_chain(text: str) -> Chain:
     return Chain(f"{first}\n", f"{HEADER}\n{second}")
 
 
-def _newest_moment(shard: Shard) -> dict[int, tuple[int, Peer]]:
+def _chain(log: Shard | StoredLog, newest: Mapping[int, tuple[int, Peer]], source: Source, index: int) -> Chain:
+    """The receipts from an entry of a shard to the checkpoint of a super-log with this newest moment."""
+    number = shard_of_origin(read_checkpoint(source.checkpoint()).origin)
+    place, peer = newest.get(number, (0, None))
+    if peer is None:
+        raise EntryNotFound(
+            f"shard {number} is in no moment", where="super-log", fix="Commit a moment with this shard first."
+        )
+    return Chain(receipt_under(source, index, peer.note), receipt_under(log, place, log.checkpoint()))
+
+
+def _newest_moment(log: Shard | StoredLog) -> dict[int, tuple[int, Peer]]:
     """Index and checkpoint of each shard in the last chain of a super-log, by the shard's number."""
-    end = shard.tree_size
+    end = log.tree_size
     begin = max(0, end - NUM_WATCHED_MAX)
-    linked = from_bytes(shard.read_entries(begin, end))["flags"] & int(Flag.LINKED) != 0
+    linked = from_bytes(log.read_entries(begin, end))["flags"] & int(Flag.LINKED) != 0
     ends = np.flatnonzero(~linked)  # of chains: the entries that are linked to nothing
     if end and (not len(ends) or ends[-1] != end - begin - 1 or (len(ends) == 1 and begin)):
         raise _corrupt("the last entries are no whole moment")
     first = begin + (int(ends[-2]) + 1 if len(ends) > 1 else 0)
     try:
-        peers = [recorded_peer(shard.entry(index), shard.meta(index)) for index in range(first, end)]
+        peers = [recorded_peer(log.entry(index), log.meta(index)) for index in range(first, end)]
     except EntryNotFound as error:
         raise _corrupt(f"the last entries are no whole moment: {error.what}") from error
     newest = {peer.shard: (first + place, peer) for place, peer in enumerate(peers)}

@@ -110,18 +110,22 @@ class Writer:
         self._time_ns = _time_of_last(self._pending[-1].rows) if self._pending else self.memory.head.time_ns
         self._is_behind = bool(self._pending)  # whether both files of the write-ahead log hold what is pending
         self._is_in_doubt = False  # whether a commit ended without memory having followed it
+        self._is_closed = False
         self._storing = threading.Lock()
         self._turn = threading.Lock()
+        self._covering = threading.Lock()
 
     def close(self) -> None:
         """Integrate what is pending; what cannot be stays in the write-ahead log. Calling it again does nothing.
 
+        Who is in the store or sequences gets done before; who comes later is refused.
         Raises: as `integrate`; closed it is all the same.
         """
         try:
             self.integrate()
         finally:
-            with self._turn:  # who is just sequencing gets done before
+            with self._storing, self._turn:
+                self._is_closed = True
                 self._wal.close()
 
     @property
@@ -132,7 +136,7 @@ class Writer:
     def cover(self, shard: int, tree_size: int) -> None:
         """See `Shard.cover`."""
         assert 0 <= shard <= SHARD_MAX
-        with self._turn:
+        with self._covering:
             self._covered[shard] = max(int(self._covered[shard]), tree_size)
 
     def live(self, begin: int, num_max: int) -> list[int]:
@@ -186,7 +190,7 @@ class Writer:
                 if self._is_behind or self.memory.index.will_flush(self._size) or self._is_book_due(self._size):
                     self._catch_up()
                     return
-                self._refuse_in_doubt()
+                self._refuse_to_write()
                 pending = tuple(self._pending)
                 self._wal.turn()
             self._integrate(pending, self._turn)
@@ -203,7 +207,10 @@ class Writer:
             )
         check_payloads(as_bytes(entries).reshape(-1).data, payloads)
 
-    def _refuse_in_doubt(self) -> None:
+    def _refuse_to_write(self) -> None:
+        """If the writer is closed or in doubt."""
+        if self._is_closed:
+            raise LedgerError("it is closed", where=self._signer.name, fix="Open the shard again.")
         if self._is_in_doubt:
             raise LedgerError(
                 "an append before this one ended without its end being seen",
@@ -223,7 +230,7 @@ class Writer:
         self, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None, *, may_expire: bool = False
     ) -> Appended:
         """All stages; with both locks."""
-        self._refuse_in_doubt()
+        self._refuse_to_write()
         if self._pending:
             self._catch_up()
         memory = self.memory
@@ -251,7 +258,7 @@ class Writer:
 
     def _logged(self, rows: NDArray[np.uint8], payloads: Sequence[Payload] | None) -> Appended:
         """The first stage, into the write-ahead log, which has room; with the turn."""
-        self._refuse_in_doubt()
+        self._refuse_to_write()
         memory = self.memory
         self._stamp(rows)
         try:
@@ -297,7 +304,7 @@ class Writer:
 
     def _catch_up(self) -> None:
         """Integrate all that is pending; with both locks."""
-        self._refuse_in_doubt()
+        self._refuse_to_write()
         self._integrate(tuple(self._pending), nullcontext())
         self._wal.turn()
         self._is_behind = False

@@ -1,6 +1,7 @@
 """Requests, copies and a small engine for tests: one scarf, a copy that is true of it and one that is not."""
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,9 +14,10 @@ from engine.admission import RequestBody, admit, convert
 from engine.config import CONFIGS, Config, HttpConfig, LedgerConfig
 from engine.embedded import LocalPort, LocalStages
 from engine.generators.contract import Attempt, Draft, Generator, ModelInfo
-from engine.records import ShardKeeper
-from engine.request import AssetRequest
+from engine.records import Commit, ShardKeeper
+from engine.request import AssetRequest, Reason
 from engine.service import Service
+from engine.tiers import Tier
 from engine.worker import work
 from gate.assess import Gate
 from gate.policy import Policy, load_policies
@@ -26,6 +28,7 @@ MAP_BYTES = 1 << 24
 FACTS = {"article": "Scarf", "colour": "Teal", "material": "Wool"}
 TRUE_COPY = "This teal wool scarf has a calm, simple look that is easy to like. Put it on and enjoy the day."
 FALSE_COPY = "This red silk scarf has a calm, simple look that is easy to like. Put it on and enjoy the day."
+ASSET_POLICY = b'{"name":"default"}'
 MODEL = ModelInfo(name="fake", digest="00" * 32, backend="fake")
 
 
@@ -54,6 +57,28 @@ def attempt(attempt_id: str, copy: str = TRUE_COPY, *, priority: int = 1, tokens
 def draft(attempt_id: str, text: str = TRUE_COPY, *, model: ModelInfo = MODEL) -> Draft:
     """What came of an attempt."""
     return Draft(attempt_id, text, "stop", 10, len(text.split()), model)
+
+
+def commit(number: int = 1, **fields: Any) -> Commit:
+    """An accepted draft; two of one number have the same asset id."""
+    given: dict[str, Any] = {
+        "asset_id": f"{number:032x}",
+        "content": TRUE_COPY,
+        "request_hash": hashlib.sha256(b"request %d" % number).digest(),
+        "tenant": "acme",
+        "value_micros": 50_000,
+        "tier": Tier.FLEX,
+        "priority": 2,
+        "model": MODEL,
+        "policy_name": "default",
+        "policy": ASSET_POLICY,
+        "num_attempts": 3,
+        "num_tokens": 60,
+        "constrained": True,
+        "latency_ms": 123,
+        "reasons": (Reason(0, "length", "too short"), Reason(1, "missing", "colour")),
+    }
+    return Commit(**(given | fields))
 
 
 class Script:

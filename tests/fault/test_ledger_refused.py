@@ -10,7 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from settling import account, id_of, money
-from shards import NOW_NS, append_assets, asset, columns, keys_of, open_shard, some_bytes
+from shards import NOW_NS, append_assets, asset, columns, keys_of, open_shard, payloads_of, some_bytes
 
 from ledger.entry import Flag
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerReadOnly, LogMismatch
@@ -163,7 +163,7 @@ def test_a_shard_whose_directory_is_gone_is_not_begun_again(log: Path, tmp_path:
 @pytest.mark.parametrize("is_missing", [True, False])
 def test_a_shard_whose_data_is_gone_is_not_begun_again(log: Path, tmp_path: Path, is_missing: bool) -> None:
     with open_shard(log) as shard:
-        shard.sequence(columns(asset(1)))  # so that there is a write-ahead log
+        shard.sequence(columns(asset(1)), payloads_of([1]))  # so that there is a write-ahead log
     file = shard_path(log, 0) / DATA_FILE
     kept = file.rename(tmp_path / "kept.mdb")
     if not is_missing:

@@ -4,9 +4,11 @@ import copy
 import hashlib
 import itertools
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -311,6 +313,21 @@ class Use(RuleBasedStateMachine):
     def reopen(self) -> None:
         """What was covered is not stored: whoever knows says so again."""
         self.shard.close()
+        self.begin_again()
+
+    @rule(batches=st.lists(BATCHES, min_size=1, max_size=3))
+    def crash(self, batches: list[list[Step]]) -> None:
+        """Of what was sequenced nothing is lost, though nobody lived to integrate it."""
+        for steps in batches:
+            self.offer(self.written(steps), small=True)
+        log, left = Path(self.directory.name) / "log", Path(self.directory.name) / "left"
+        shutil.copytree(log, left)
+        self.shard.close()
+        shutil.rmtree(log)
+        left.rename(log)
+        self.begin_again()
+
+    def begin_again(self) -> None:
         self.shard = self.open("log", SIZES)
         self.model.num_covered = 0
         self.history.append(("reopen", 0, []))
@@ -342,7 +359,7 @@ class Use(RuleBasedStateMachine):
                 again = self.open("again", OTHER_SIZES, seed=77)
             else:
                 self.now_ns = number
-                again.append(columns(*batch)) if call == "append" else again.expire()
+                again.append(columns(*batch), payloads_of(batch)) if call == "append" else again.expire()
         assert again.tree_size == self.shard.tree_size
         assert again.checkpoint() == self.shard.checkpoint()
         assert again.book.snapshot() == self.shard.book.snapshot()
@@ -369,7 +386,7 @@ class Use(RuleBasedStateMachine):
             self.number += 1
             subject = assets[-1 - step.back % len(assets)].id
             return Entry(kind=Kind.ERASURE, id=id_of(self.number), subject=subject, flags=int(step.is_linked))
-        own = [(0, max(self.shard.tree_size + place - back, 0)) for back in step.backs]
+        own = [(0, max(len(self.model.entries) + place - back, 0)) for back in step.backs]
         content = content_of(step.content)
         return Entry(
             kind=step.kind,
@@ -448,6 +465,8 @@ def test_a_long_life_with_many_merges_of_the_index_leaves_the_same(seed: int) ->
         use.cover(source.randrange(7))
         use.append_many(source.getrandbits(32), 12)
         use.clock(source.choice([1, NS_PER_S // 2, 2 * NS_PER_S, -NS_PER_S]))
-        source.choice([use.expire, use.reopen, lambda: use.prove(source.getrandbits(16))])()
+        batches = [[random_step(source) for _ in range(5)] for _ in range(3)]
+        what_next = [use.expire, use.reopen, partial(use.crash, batches), partial(use.prove, source.getrandbits(16))]
+        source.choice(what_next)()
     assert max(run.level for run in use.shard._writer.memory.index.runs.families[Family.ID]) >= 2, seed
     use.teardown()

@@ -292,12 +292,14 @@ def test_bad_input_is_one_error_that_says_where(ledger: Ledger, args: tuple[str,
     assert refused(*named)["where"] == where
 
 
-def test_a_directory_without_a_ledger_and_a_key_file_that_is_not_there_are_named(
+def test_a_directory_without_a_ledger_and_a_key_file_that_cannot_be_used_are_named(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     assert refused("owner", tmp_path, hex_of(PICTURE))["where"] == str(tmp_path)
-    missing = tmp_path / "keys"
+    missing, unlike = tmp_path / "keys", tmp_path / "unlike"
     assert refused("balance", ledger.path, "--shard", 0, "--key", missing)["where"] == str(missing)
+    unlike.write_text(f"{WITNESS.key}\nno key\n")
+    assert refused("balance", ledger.path, "--shard", 0, "--key", unlike)["where"] == f"{unlike}, line 2"
     error = refused("kept", ledger.path, ledger.path / "old-0", "--shard", 0, "--proof", tmp_path / "no" / "where")
     assert error["where"] == str(tmp_path / "no" / "where")
 
@@ -368,7 +370,7 @@ def test_an_adopted_shard_is_asked_like_the_others(ledger: Ledger, tmp_path: Pat
 
 def test_the_exit_codes_are_in_the_help() -> None:
     shown = audit("--help").stdout
-    assert [code for code in ("0: answered", "1: it is not", "2: the command") if code not in shown] == []
+    assert [code for code in ("0: answered", "1: it is not", "2: no such command") if code not in shown] == []
 
 
 def test_an_unknown_option_is_exit_code_2(ledger: Ledger) -> None:

@@ -428,6 +428,18 @@ def test_a_chain_ends_where_its_links_end(ledger: Ledger) -> None:
         chain_of(ledger.readers[0], 5)
 
 
+def test_a_chain_that_was_cut_by_changing_a_link_is_not_told(ledger: Ledger) -> None:
+    link = Flag.LINKED
+    ledger.record(0, asset(1, ALICE), asset(2, ALICE, link), asset(3, ALICE, link), asset(4, ALICE))
+    ledger.close()
+    damage(shard_path(ledger.path, 0), 1, 4)
+    with Reader.open(shard_path(ledger.path, 0)) as reader:
+        for index in (1, 2, 3):
+            with pytest.raises(LedgerCorrupt) as found:
+                chain_of(reader, index)
+            assert found.value.where == "entry 1"
+
+
 def test_what_is_no_transfer_is_paid_by_nothing(busy: Ledger) -> None:
     for id_ in (id_of(PICTURE), id_of(999)):
         with pytest.raises(EntryNotFound, match="no transfer has this id"):

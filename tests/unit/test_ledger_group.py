@@ -216,6 +216,7 @@ INVALID = {
     "two entries where there is one answer": (encode(plain(1)) * 2, None),
     "an open chain": (encode(plain(1, Flag.LINKED)), None),
     "an open chain of more flags": (encode(plain(1, Flag.LINKED | Flag.PENDING)), None),
+    "a content that does not come with it": (encode(asset(1)), None),
     "another content": (encode(asset(1)), Payload(b"another")),
     "another metadata": (encode(asset(1)), Payload(None, b"{}")),
 }

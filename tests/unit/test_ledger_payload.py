@@ -9,9 +9,10 @@ import pytest
 from settling import id_of
 from shards import asset, columns, content_of, open_shard, payloads_of
 
-from ledger.entry import Entry, Kind, as_bytes, encode
+from ledger.entry import KINDS_WITH_CONTENT, Entry, Kind, as_bytes, encode
 from ledger.errors import EntryInvalid, EntryNotFound
-from ledger.payload import META_BYTES_MAX, MetaValue, Payload, canonical_json, check_payloads
+from ledger.payload import CONTENT, META_BYTES_MAX, MetaValue, Payload, canonical_json, check_payloads, named_payloads
+from ledger.payload import META as META_NAMED
 from ledger.result import Result
 from ledger.shard import Shard
 
@@ -22,12 +23,17 @@ def with_meta(number: int) -> Entry:
     return asset(number, meta_hash=hashlib.sha256(META).digest())
 
 
+def elsewhere(number: int) -> Entry:
+    """With metadata that comes with it, and a content that does not."""
+    return asset(number, num_bytes=0, meta_hash=hashlib.sha256(META).digest())
+
+
 def data_of(*entries: Entry) -> bytes:
     return b"".join(map(encode, entries))
 
 
 def test_payloads_that_are_what_their_entries_say_pass() -> None:
-    entries = [asset(1), with_meta(2), asset(3), with_meta(4)]
+    entries = [asset(1), with_meta(2), asset(3, num_bytes=0), elsewhere(4)]
     payloads = [Payload(content_of(1)), Payload(content_of(2), META), Payload(), Payload(None, META)]
     check_payloads(data_of(*entries), payloads)
     check_payloads(as_bytes(columns(*entries)).data.cast("B"), payloads)
@@ -40,8 +46,42 @@ def test_a_payload_of_no_bytes_is_one_all_the_same() -> None:
         check_payloads(data_of(asset(1, num_bytes=0)), [Payload(b"")])
 
 
-def test_what_is_kept_elsewhere_is_not_checked() -> None:
-    check_payloads(data_of(asset(1, num_bytes=2**63)), [Payload()])
+def test_an_entry_whose_content_is_kept_elsewhere_names_its_hash_and_no_length() -> None:
+    check_payloads(data_of(asset(1, num_bytes=0)), None)
+    check_payloads(data_of(asset(1, num_bytes=0)), [Payload()])
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_an_entry_names_a_content_by_its_length_if_its_kind_has_one_and_metadata_by_its_hash(kind: Kind) -> None:
+    entry = Entry(kind=kind, id=id_of(1), content_hash=b"c" * 32)
+    has_content = kind in KINDS_WITH_CONTENT or kind == Kind.DECISION
+    entries = [
+        entry,
+        *(msgspec.structs.replace(entry, num_bytes=number) for number in (1, 2**8, 2**32, 2**63)),
+        *(msgspec.structs.replace(entry, meta_hash=bytes(place) + b"m" + bytes(31 - place)) for place in range(32)),
+        msgspec.structs.replace(entry, num_bytes=9, meta_hash=b"m" * 32),
+    ]
+    content = CONTENT if has_content else 0
+    assert named_payloads(data_of(*entries)).tolist() == [0, *[content] * 4, *[META_NAMED] * 32, content | META_NAMED]
+
+
+MISSING = {
+    "no content": (asset(2), Payload(), "num_bytes"),
+    "metadata alone": (with_meta(2), Payload(None, META), "num_bytes"),
+    "no metadata": (with_meta(2), Payload(content_of(2)), "meta_hash"),
+    "no metadata of what is elsewhere": (elsewhere(2), Payload(), "meta_hash"),
+    "a description that is not there": (Entry(kind=Kind.MODEL, id=id_of(2), num_bytes=1), Payload(), "num_bytes"),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_a_payload_that_an_entry_names_comes_with_it(what: str) -> None:
+    entry, payload, field = MISSING[what]
+    with pytest.raises(EntryInvalid, match="entry 1 names") as caught:
+        check_payloads(data_of(asset(1), entry), [Payload(content_of(1)), payload])
+    assert caught.value.where == field
+    with pytest.raises(EntryInvalid, match="entry 1 names"):
+        check_payloads(data_of(asset(1, num_bytes=0), entry), None)
 
 
 WRONG = {
@@ -51,7 +91,7 @@ WRONG = {
     "a length beyond 32 bits": (asset(2, num_bytes=len(content_of(2)) + 2**32), Payload(content_of(2)), "num_bytes"),
     "metadata where the entry names none": (asset(2), Payload(content_of(2), META), "meta_hash"),
     "content and metadata exchanged": (with_meta(2), Payload(META, content_of(2)), "content_hash"),
-    "content of the account halves": (Entry(kind=Kind.MONEY, id=id_of(2)), Payload(b""), "content_hash"),
+    "content of a transfer": (Entry(kind=Kind.MONEY, id=id_of(2)), Payload(b""), "content_hash"),
 }
 
 
@@ -95,9 +135,9 @@ def test_the_payload_of_a_repeat_is_not_stored(append: object, tmp_path: Path) -
     """What was recorded without its content, as kept elsewhere, stays so: only new entries bring theirs."""
     assert callable(append)
     with open_shard(tmp_path) as shard:
-        append(shard, columns(with_meta(1)), [Payload(None, META)])
+        append(shard, columns(elsewhere(1)), [Payload(None, META)])
         again = append(shard, columns(with_meta(1), asset(2)), [Payload(content_of(1), META), Payload(content_of(2))])
-        assert again.results.tolist() == [Result.EXISTS, Result.OK]
+        assert again.results.tolist() == [Result.EXISTS_WITH_DIFFERENT_TIMEOUT, Result.OK]
         with pytest.raises(EntryNotFound):
             shard.content(0)
         assert (shard.meta(0), shard.content(1)) == (META, content_of(2))

@@ -165,15 +165,24 @@ def test_a_malformed_receipt_is_refused(keys: LogKeys, text: str, change: Callab
         verify(change(text), keys.verifier_keys)
 
 
-@pytest.mark.parametrize("num_bytes", [0, 10**6])
+@pytest.mark.parametrize("num_bytes", [1, 10**6])
 def test_a_content_of_another_length_than_the_entry_says_is_refused(keys: LogKeys, num_bytes: int) -> None:
-    """Even if its hash is right: a shard records what its callers say of contents that are kept elsewhere."""
+    """Even if its hash is right: no shard records such an entry."""
     lying = msgspec.structs.replace(ENTRY, num_bytes=num_bytes)
     receipt = receipt_for(lying, keys.signers[0], "mintage.local/shard-0")
     assert hashlib.sha256(content_of(1)).digest() == lying.content_hash
     assert verify(receipt, keys.verifier_keys).entry == lying
     with pytest.raises(ReceiptInvalid) as caught:
         verify(receipt, keys.verifier_keys, content_of(1))
+    assert caught.value.where.startswith("step 7 content")
+
+
+def test_a_content_that_is_kept_elsewhere_is_known_by_its_hash_alone(keys: LogKeys) -> None:
+    elsewhere = msgspec.structs.replace(ENTRY, num_bytes=0)
+    receipt = receipt_for(elsewhere, keys.signers[0], "mintage.local/shard-0")
+    assert verify(receipt, keys.verifier_keys, content_of(1)).entry == elsewhere
+    with pytest.raises(ReceiptInvalid) as caught:
+        verify(receipt, keys.verifier_keys, content_of(2))
     assert caught.value.where.startswith("step 7 content")
 
 

@@ -1,4 +1,4 @@
-"""Opening a shard: begun once, what is stored is believed only if it agrees with itself, and closing gives it back."""
+"""Opening a shard: what is stored is believed only if it agrees with itself, and closing gives the shard back."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from ledger.book import Book
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerLocked, LogMismatch
 from ledger.head import Head
 from ledger.index import Sizes
-from ledger.log import begun_path, shard_path
+from ledger.log import shard_path
 from ledger.note import Checkpoint
 from ledger.result import Result
 from ledger.runs import Family, Run, Runs
@@ -49,53 +49,6 @@ def opened_store(path: Path) -> Iterator[Batch]:
             yield batch
     finally:
         store.close()
-
-
-# ---- beginning
-
-
-def test_a_crash_between_the_empty_tree_and_the_word_that_it_was_begun_loses_neither(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = shard_path(tmp_path, 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(resume_module, "create_once", crash)
-        with pytest.raises(CrashedError):
-            open_shard(tmp_path)
-    assert not begun_path(path).exists()
-    with open_shard(tmp_path) as shard:
-        assert shard.tree_size == 0
-    assert begun_path(path).read_text() == "mintage.local/shard-0\n"
-
-
-def test_a_shard_is_not_called_begun_before_its_empty_tree_is_durable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Batch, "put_state", crash)
-        with pytest.raises(CrashedError):
-            open_shard(tmp_path)
-    assert not begun_path(shard_path(tmp_path, 0)).exists()
-    with open_shard(tmp_path) as shard:
-        assert append_assets(shard, [1]) == [Result.OK]
-
-
-def test_a_shard_without_the_word_for_it_is_called_begun_when_it_is_opened(tmp_path: Path) -> None:
-    with open_shard(tmp_path) as shard:
-        append_assets(shard, [1])
-    begun_path(shard_path(tmp_path, 0)).unlink()
-    with open_shard(tmp_path) as shard:
-        assert append_assets(shard, [1]) == [Result.EXISTS]
-    assert begun_path(shard_path(tmp_path, 0)).exists()
-
-
-def test_a_begun_shard_whose_head_is_gone_is_not_begun_again(tmp_path: Path) -> None:
-    with open_shard(tmp_path) as shard:
-        append_assets(shard, [1])
-    with opened_store(tmp_path) as batch:
-        batch._transaction.delete(b"head", db=batch._tables["state"])
-    with pytest.raises(LedgerCorrupt, match="begun before"):
-        open_shard(tmp_path)
 
 
 # ---- going on

@@ -25,7 +25,7 @@ from ledger.note import Policy, Signer, add_cosignatures, open_checkpoint, parse
 from ledger.peer import recorded_peer
 from ledger.prove import receipt_under
 from ledger.receipt import verify, verify_with_policy
-from ledger.superlog import Chain, SuperLog, View, is_chain, parse_chain, verify_chain
+from ledger.superlog import Chain, SuperLog, View, is_chain, parse_chain, stored_chain, verify_chain
 from ledger.tile_client import VerifiedTiles
 from ledger.tiles import serve
 from ledger.witness import Witness, build_request
@@ -218,6 +218,21 @@ def test_both_halves_of_a_chain_are_receipts_of_the_known_form(superlog: SuperLo
     assert verify(chain.entry, [str(SIGNERS[2].key)]).index == 3
     assert verify(chain.shard, [str(policy.log_keys[0])]).index == 2
     assert not is_chain(chain.entry)
+
+
+def test_a_chain_out_of_the_directory_is_the_super_logs_own(superlog: SuperLog, policy: Policy, tmp_path: Path) -> None:
+    superlog.commit(moment([], [13, 1, 7]))
+    superlog.commit(moment([13, 1, 7], [13, 1, 9]))
+    told = superlog.chain(LOGS[2], 8)
+    superlog.close()
+    assert stored_chain(tmp_path, LOGS[2], 8) == told
+    assert verify_chain(told.text(), policy).entry.index == 8
+    with pytest.raises(EntryNotFound, match="entry 9"):
+        stored_chain(tmp_path, LOGS[2], 9)
+    with pytest.raises(EntryNotFound, match="in no moment"):
+        stored_chain(tmp_path, LOGS[3], 0)
+    with pytest.raises(EntryNotFound):
+        stored_chain(tmp_path / "nothing", LOGS[2], 8)
 
 
 def test_what_the_newest_moment_does_not_cover_has_no_chain_yet(superlog: SuperLog) -> None:

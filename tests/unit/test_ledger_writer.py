@@ -30,13 +30,14 @@ from settling import NS_PER_S, account, ending, id_of, money, ownership
 from shards import NOW_NS, asset, columns, content_of, keys_of, payloads_of
 
 from ledger import group as group_module
+from ledger import payload as payload_module
 from ledger import wal as wal_module
 from ledger import writer as writer_module
 from ledger.entry import Entry, Flag, Kind, encode, from_bytes
-from ledger.errors import EntryNotFound, LedgerError, LedgerFull, LedgerReadOnly
+from ledger.errors import EntryInvalid, EntryNotFound, LedgerError, LedgerFull, LedgerReadOnly
 from ledger.group import Answer, Committer
 from ledger.index import Sizes
-from ledger.payload import Payload
+from ledger.payload import Payload, check_payloads
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.runs import Family
@@ -474,3 +475,12 @@ def test_an_integration_that_fails_in_an_unforeseen_way_ends_no_thread(
             assert tried.acquire(timeout=10)
     committer.close()
     assert_whole(shard, 10, 11)
+
+
+def test_whoever_hands_in_an_entry_keeps_the_interpreter_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel would give it up, and the committer begin with what there is: batches of half the size."""
+    monkeypatch.setattr(payload_module, "named_payloads", raising(AssertionError("a kernel was called")))
+    check_payloads(encode(bare(10)), None)
+    check_payloads(encode(asset(10)), payloads_of([10]))
+    with pytest.raises(EntryInvalid, match="a content that does not come with it"):
+        check_payloads(encode(asset(10)), None)

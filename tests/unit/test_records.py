@@ -3,15 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from briefs import MODEL, NOW_MS, TRUE_COPY, open_keepers
+from briefs import ASSET_POLICY, MODEL, NOW_MS, TRUE_COPY, commit, open_keepers
 
 from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import ModelInfo
-from engine.records import META_REASONS_MAX, Commit, Outcome, ShardKeeper, found, source_of
+from engine.records import META_REASONS_MAX, Outcome, ShardKeeper, found, source_of
 from engine.request import Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import Entry, Kind, owner_of
@@ -19,30 +18,6 @@ from ledger.errors import LedgerCorrupt, LedgerFull, ReceiptInvalid
 from ledger.fsck import check
 from ledger.log import LogKeys
 from ledger.receipt import verify
-
-POLICY = b'{"name":"default"}'
-
-
-def commit(number: int = 1, **fields: Any) -> Commit:
-    """An accepted draft; two of one number have the same asset id."""
-    given: dict[str, Any] = {
-        "asset_id": f"{number:032x}",
-        "content": TRUE_COPY,
-        "request_hash": hashlib.sha256(b"request %d" % number).digest(),
-        "tenant": "acme",
-        "value_micros": 50_000,
-        "tier": Tier.FLEX,
-        "priority": 2,
-        "model": MODEL,
-        "policy_name": "default",
-        "policy": POLICY,
-        "num_attempts": 3,
-        "num_tokens": 60,
-        "constrained": True,
-        "latency_ms": 123,
-        "reasons": (Reason(0, "length", "too short"), Reason(1, "missing", "colour")),
-    }
-    return Commit(**(given | fields))
 
 
 def asset_of(outcome: Outcome) -> Asset:
@@ -130,7 +105,7 @@ def test_model_and_policy_are_recorded_once_and_are_the_parents_in_that_order(ke
     entries = [keeper.shard.entry(asset.index) for asset in assets]
     assert [entry.parents for entry in entries] == [((0, 0), (0, 1))] * 2
     assert [keeper.shard.entry(index).kind for index in (0, 1)] == [Kind.MODEL, Kind.POLICY]
-    assert keeper.shard.content(1) == POLICY
+    assert keeper.shard.content(1) == ASSET_POLICY
     assert msgspec.json.decode(keeper.shard.content(0), type=ModelInfo) == MODEL
     assert keeper.shard.tree_size == 4
 
@@ -163,7 +138,7 @@ def test_assets_are_found_by_their_ids_and_nothing_else_is(keeper: ShardKeeper) 
     ]
     assert found[0].recorded is not None
     assert found[0].recorded.request_hash == commit(2).request_hash
-    policy_id = hashlib.sha256(POLICY).hexdigest()[:32]
+    policy_id = hashlib.sha256(ASSET_POLICY).hexdigest()[:32]
     assert keeper.shard.find(bytes.fromhex(policy_id)) == 1
     assert keeper.find_one(policy_id) == Outcome()
 

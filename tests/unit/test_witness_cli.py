@@ -403,6 +403,16 @@ def test_one_key_checks_entries_of_all_shards_through_the_super_checkpoint(tmp_p
     )
 
 
+def test_beside_an_engine_that_makes_super_checkpoints_itself_super_says_where_they_are(
+    tmp_path: Path, ledger: LogKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Shard.open.__func__.__kwdefaults__, "lock_wait_s", 0)  # type: ignore[attr-defined]
+    with log_cli.open_super(tmp_path / "ledger"):
+        error = refused(run("super", tmp_path / "ledger", "--json"))
+    assert (error.code, "/log/super/checkpoint" in error.fix) == ("ledger_locked", True)
+    assert answered(run("super", tmp_path / "ledger", "--json"))["sizes"] == ["0: 20", "1: 20"]
+
+
 def test_a_shard_that_was_set_back_gets_no_super_checkpoint(tmp_path: Path, ledger: LogKeys) -> None:
     shutil.copytree(shard_path(tmp_path / "ledger", 1), tmp_path / "backup")
     grow(tmp_path, ledger, 1, 5)
