@@ -8,21 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from ledger.book import Book, snapshot_size
-from ledger.entry import ENTRY_BYTES, HASH_BYTES, VERSION, from_bytes
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, HASH_BYTES, VERSION, Entries, as_bytes, from_bytes
 from ledger.errors import LedgerCorrupt, LogMismatch, ReceiptInvalid
 from ledger.files import create_once
 from ledger.head import Head
 from ledger.index import Index, Sizes
-from ledger.items import id_keys, insert_items
+from ledger.items import Rows, id_keys, insert_items
 from ledger.log import begun_path
 from ledger.note import Checkpoint, Signer, is_signed_with, open_checkpoint
 from ledger.runs import BlobName
 from ledger.sequence import refill
+from ledger.sha256 import leaf_hashes
 from ledger.store import Batch, Snapshot, Store, has_data
 from ledger.tail import SEED_BYTES
-from ledger.tree import Edge, ReadHashes
+from ledger.tree import Edge, ReadHashes, as_hashes
 from ledger.wal import Record, left_over
 
 REPLAY_ENTRIES = 65_536
@@ -92,17 +94,18 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         checkpoint = _published(head, signer)
         _edge(snapshot, checkpoint.tree_size, checkpoint.root)
         edge = _edge(snapshot, head.tree_size, head.root)
-        _check_time(snapshot, head)
+        if head.time_ns != _time_of_last(snapshot, head.tree_size):
+            raise _corrupt("its time is not that of the last entry", "head")
         index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES), sizes=sizes)
         if not 0 <= head.tree_size - index.runs.num_entries <= sizes.block_entries:
             raise _corrupt(f"it covers {index.runs.num_entries} of {head.tree_size} entries", "index")
         orphans = tuple(index.runs.orphans(snapshot.segments()))
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
-        refill(index, snapshot, head.tree_size)
+        refill(index, _stored(snapshot, index.runs.num_entries, head.tree_size))
     pending = _pending(store.path, head, shard, index.runs.num_entries + sizes.block_entries)
     for record in pending:
         insert_items(record.rows, id_keys(record.rows, index.seed), record.first, index.seed, index.tails)
-        book.replay(from_bytes(record.rows.tobytes()), record.first)
+        book.replay(_columns(record.rows), record.first)
     index.accept()
     return Resumed(Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans), pending)
 
@@ -150,7 +153,7 @@ def _pending(path: Path, head: Head, shard: int, end_max: int) -> tuple[Record, 
     """What is only in the write-ahead log: entries that this shard made after those in the store, before `end_max`."""
     time_ns, pending = head.time_ns, left_over(path, head.tree_size)
     for record in pending:
-        entries = from_bytes(record.rows.tobytes())
+        entries = _columns(record.rows)
         times = entries["time_ns"]
         is_own = (entries["version"] == VERSION).all() and (entries["shard"] == shard).all()
         if not is_own or times[0] <= time_ns or (times[1:] <= times[:-1]).any() or record.end > end_max:
@@ -159,11 +162,22 @@ def _pending(path: Path, head: Head, shard: int, end_max: int) -> tuple[Record, 
     return tuple(pending)
 
 
-def _check_time(snapshot: Snapshot, head: Head) -> None:
-    """The head's time is that of the last entry: whatever comes next is given a later one."""
-    last = from_bytes(snapshot.entries(max(head.tree_size - 1, 0), head.tree_size, ENTRY_BYTES))
-    if head.time_ns != sum(last["time_ns"].tolist()):
-        raise _corrupt(f"it is not the time of the last entry: {head.time_ns}", "head")
+def _stored(snapshot: Snapshot, begin: int, end: int) -> Rows:
+    """uint8[n, 240], stored entries, which are what their leaves say: else repeats, or balances, would be wrong."""
+    rows = as_bytes(from_bytes(snapshot.entries(begin, end, ENTRY_BYTES))).copy()  # writable, as kernels have them
+    is_leaf = (leaf_hashes(rows) == as_hashes(snapshot.hashes(0, begin, end, HASH_BYTES))).all(axis=1)
+    if not is_leaf.all():
+        raise _corrupt("the entry is not its leaf", f"entry {begin + int(np.argmin(is_leaf))}")
+    return rows
+
+
+def _columns(rows: Rows) -> Entries:
+    return rows.reshape(-1).view(ENTRY_DTYPE)
+
+
+def _time_of_last(snapshot: Snapshot, size: int) -> int:
+    """0 if there is none."""
+    return int(_columns(_stored(snapshot, size - 1, size))["time_ns"][0]) if size else 0
 
 
 def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:
@@ -175,7 +189,7 @@ def _book(snapshot: Snapshot, tree_size: int, seed: bytes) -> tuple[Book, int]:
         raise _corrupt(f"the balances are those of {book_size} entries", "settlement snapshot")
     for begin in range(book_size, tree_size, REPLAY_ENTRIES):
         end = min(begin + REPLAY_ENTRIES, tree_size)
-        book.replay(from_bytes(snapshot.entries(begin, end, ENTRY_BYTES)), begin)
+        book.replay(_columns(_stored(snapshot, begin, end)), begin)
     return book, book_size
 
 

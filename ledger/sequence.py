@@ -19,9 +19,7 @@ from ledger.entry import (
     Entry,
     Flag,
     Kind,
-    as_bytes,
     decode,
-    from_bytes,
 )
 from ledger.index import Index
 from ledger.items import (
@@ -40,7 +38,6 @@ from ledger.result import Result, compare
 from ledger.rules import check, mark_unknown_parents, parent_ends
 from ledger.runs import Family
 from ledger.settlement import apply_batch
-from ledger.store import Snapshot
 from ledger.tail import Indices, Keys, found_many, keys_of
 
 _KIND, _ID, _OWNER, _SUBJECT = 2, 16, 96, 112
@@ -240,10 +237,8 @@ def _is_in_chain(rows: Rows, erasure: int) -> bool:
     return bool(np.isin(rows[:erasure, _KIND][named], _ASSETS).any())
 
 
-def refill(index: Index, snapshot: Snapshot, size: int) -> None:
+def refill(index: Index, rows: Rows) -> None:
     """Put the entries that no run covers back into the index's tables, after opening."""
     begin = index.runs.num_entries
-    if begin < size:
-        rows = as_bytes(from_bytes(snapshot.entries(begin, size, ENTRY_BYTES)))
-        insert_items(rows, id_keys(rows, index.seed), begin, index.seed, index.tails)
-    index.refilled(size)
+    insert_items(rows, id_keys(rows, index.seed), begin, index.seed, index.tails)
+    index.refilled(begin + len(rows))

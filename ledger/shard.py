@@ -75,7 +75,7 @@ class Shard:
                 itself; or the shard was begun before and nothing is left of it.
             LogMismatch: the signer is another shard's, or the shard another log's.
         Cost: reads the index's ids (12 bytes an entry), and the entries since its last run and since the balances were
-            stored last.
+            stored last, each of which is compared with its leaf hash (0.3 us).
         """
         if shard_of_origin(signer.name) != shard:
             raise LogMismatch(

@@ -22,6 +22,7 @@ from ledger.adopt import edge_signer
 from ledger.entry import Entry, Flag, Kind, encode, from_bytes, owner_of
 from ledger.log import ADOPTED_DIR, shard_path
 from ledger.note import Signer, add_cosignatures, open_checkpoint
+from ledger.payload import Payload
 from ledger.reader import Reader
 from ledger.shard import Shard
 
@@ -59,7 +60,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
         content_hash=hashlib.sha256(SUNG).digest(),
         num_bytes=len(SUNG),
     )
-    opened.record(1, sung)
+    opened.record(1, sung, payloads=[Payload(content=SUNG)])
     for number, shard in opened.shards.items():
         (opened.path / f"old-{number}").write_text(shard.checkpoint())
     opened.record(0, money(60, BOB, ALICE, 100, Flag.LINKED), ownership(SOLD, PICTURE, ALICE, BOB))

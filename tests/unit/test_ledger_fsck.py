@@ -115,7 +115,7 @@ def test_shards_in_each_others_place_are_problems(log: Path, tmp_path: Path) -> 
     assert "entry 6 is missing" in found.problems[2].what
 
 
-@pytest.mark.parametrize("name", ["shard-002", "shard-0000", "shard-000.old"])
+@pytest.mark.parametrize("name", ["shard-002", "shard-65535"])
 def test_a_shard_that_no_key_is_for_is_a_problem(log: Path, name: str) -> None:
     shutil.copytree(shard_path(log, 0), log / name)
     assert lines(check(log)) == [f"{name} head: no verifier key is for a shard of this name"]

@@ -12,6 +12,7 @@ from shards import NOW_NS, append_assets, bare, columns, keys_of, open_shard, so
 
 from ledger import resume as resume_module
 from ledger.book import Book
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerLocked, LogMismatch
 from ledger.head import Head
 from ledger.index import Sizes
@@ -119,7 +120,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Path], Callable[[Batch], None]], str]]
     "a root": (lambda _: rewritten(lambda head: replaced(head, root=bytes(32))), "root of 5 entries"),
     "a size": (lambda _: rewritten(lambda head: replaced(head, tree_size=4)), "root of 4 entries|of more entries"),
     "a size beyond": (lambda _: rewritten(lambda head: replaced(head, tree_size=6)), "missing"),
-    "a time": (lambda _: rewritten(lambda head: replaced(head, time_ns=head.time_ns ^ 1)), "time of the last"),
+    "a time": (lambda _: rewritten(lambda head: replaced(head, time_ns=head.time_ns ^ 1)), "not that of the last"),
     "a signature": (
         lambda _: rewritten(lambda head: replaced(head, checkpoint=head.checkpoint.replace("\n5\n", "\n4\n"))),
         "signature",
@@ -155,6 +156,24 @@ def manifest_of(num_entries: int) -> bytes:
     """Of an index whose runs cover so many entries, which have nothing that they could be found by."""
     rows = tuple((Run.of(family, 0, 0, num_entries, 0, 8, np.zeros(0, np.uint64)),) for family in Family)
     return Runs(some_bytes(16), 8, rows).manifest()
+
+
+@pytest.mark.parametrize("index", [0, 3, NUM_ENTRIES - 1])
+@pytest.mark.parametrize("field", ["id", "amount", "time_ns"])
+def test_an_entry_that_is_not_what_was_recorded_is_named_before_anything_is_derived_from_it(
+    tmp_path: Path, index: int, field: str
+) -> None:
+    """Else its id would be free again, or its money another amount."""
+    with open_shard(tmp_path) as shard:
+        append_assets(shard, range(1, 1 + NUM_ENTRIES))
+    with opened_store(tmp_path) as batch:
+        data = bytearray(batch.entries(0, NUM_ENTRIES, ENTRY_BYTES))
+        data[index * ENTRY_BYTES + ENTRY_DTYPE.fields[field][1]] ^= 1  # type: ignore[index]
+        (key, _), *_ = batch.rows("entries")
+        batch._transaction.put(bytes(key), bytes(data), db=batch._tables["entries"])
+    with pytest.raises(LedgerCorrupt, match="not its leaf") as caught:
+        open_shard(tmp_path)
+    assert caught.value.where == f"entry {index}"
 
 
 @pytest.mark.parametrize("what", CONTRADICTIONS)

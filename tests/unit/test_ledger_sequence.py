@@ -338,7 +338,7 @@ def test_an_index_that_is_opened_again_knows_what_no_run_covers(log: MemoryLog) 
     assert log.results(asset(59)) == [Result.OK], "before it is refilled"
     log.recorded = log.recorded[: size * 240]
     log.index = Index.open(log.manifest, log.segment, new_seed=bytes(16), sizes=SIZES)
-    refill(log.index, log, size)  # type: ignore[arg-type]
+    refill(log.index, as_bytes(from_bytes(log.recorded))[log.index.runs.num_entries :])
     for begin in range(1, 60, 8):
         numbers = range(begin, min(begin + 8, 60))
         assert log.offer(*map(asset, numbers)) == [(Result.EXISTS, number - 1) for number in numbers]

@@ -425,7 +425,7 @@ def test_what_is_sequenced_beside_the_end_is_recorded_or_refused(log: Opener) ->
     shard.close()
     thread.join()
     for _ in range(2):
-        with pytest.raises(LedgerError):
+        with pytest.raises(LedgerError, match="it is closed"):
             sequence(shard, bare(1))
     shard.close()
     with log() as shard:
