@@ -106,7 +106,7 @@ def add_owners(api: FastAPI, settlement: Settlement) -> None:
 
     @api.get("/v1/assets/{asset_id}/owner", responses=answer_of(Ownership))
     async def get_owner(asset_id: str) -> Response:
-        """Whose an asset is, since when, and the receipt of the entry that made it theirs."""
+        """Whose an asset is, since when, and receipts of what made it theirs."""
         return json(await settlement.owner(checked_id(asset_id)))
 
     @api.get("/v1/assets/{asset_id}/lineage", responses=answer_of(Lineage))

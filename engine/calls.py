@@ -121,12 +121,13 @@ class StandingOf(Call[Standing | None], frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose an asset is (bytes[16]), since which entry, and the receipt of that entry."""
+    """Whose an asset is (bytes[16]), since which entry, and the receipts that show it: of the entry that names the
+    owner, and of the one that posted it if that is another one."""
 
     owner: bytes
     index: int
     time_ns: int
-    receipt: str
+    receipts: tuple[str, ...]
 
 
 class OwnerOf(Call[Owner | None], frozen=True):
@@ -141,7 +142,8 @@ class OwnerOf(Call[Owner | None], frozen=True):
             change = owner_at(reader, self.asset, reader.tree_size - 1)
         except EntryNotFound:
             return None
-        return Owner(change.owner, change.index, change.time_ns, keeper.shard.receipt(change.index))
+        receipts = tuple(keeper.shard.receipt(index) for index in sorted({change.named_by, change.index}))
+        return Owner(change.owner, change.index, change.time_ns, receipts)
 
 
 class PlaceOf(Call[int | None], frozen=True):

@@ -154,16 +154,17 @@ class Exchanged(msgspec.Struct, frozen=True):
 
 
 class Ownership(msgspec.Struct, frozen=True):
-    """Whose an asset is: the owner id (16 bytes of SHA-256 of the tenant's name, in hex), since which entry, and the
-    receipt of that entry. A receipt proves that the asset became theirs; that it did not go on to somebody else is
-    found by reading on in the log (`mintage audit owner`)."""
+    """Whose an asset is: the owner id (16 bytes of SHA-256 of the tenant's name, in hex), and since which entry.
+
+    `receipts`: of the entry that names the owner, and of the one that posted it if that is another one. They prove that
+    the asset became theirs; that it did not go on to somebody else is found by reading on (`mintage audit owner`)."""
 
     asset: str
     owner: str
     shard: int
     index: int
     time_ms: int
-    receipt: str
+    receipts: tuple[str, ...]
 
 
 class Relative(msgspec.Struct, frozen=True):

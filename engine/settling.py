@@ -66,7 +66,7 @@ DEPTH_DEFAULT = 8
 NODES_MAX = 256
 """Entries in a lineage over HTTP: a look at a shard each."""
 
-LOOK_S_MAX = 60.0
+LOOK_S_MAX = 180.0
 """A look at a shard, with all that is tried before it is given up (`actors.hop.retried`)."""
 
 Way = Literal["ancestors", "descendants"]
@@ -199,7 +199,7 @@ class Settlement:
         if owner is None:
             raise _no_asset(asset_id)
         time_ms = owner.time_ns // 10**6
-        return Ownership(asset_id, owner.owner.hex(), shard, owner.index, time_ms, owner.receipt)
+        return Ownership(asset_id, owner.owner.hex(), shard, owner.index, time_ms, owner.receipts)
 
     async def lineage(self, asset_id: str, way: Way = "ancestors", depth: int = DEPTH_DEFAULT) -> Lineage:
         """What an asset was made from, or what was made from it, over all shards; NODES_MAX entries at most.

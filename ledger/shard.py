@@ -134,8 +134,8 @@ class Shard:
         """Record a small batch as `append` does, but leave its integration into the tree, and its checkpoint, to
         `integrate`; what is `OK` is durable when this returns, in the write-ahead log.
 
-        Every call sees what was sequenced before it. Reads of this object integrate it first; those of a `Reader` see
-        it once it is integrated.
+        Every call sees what was sequenced before it. Reads of this object integrate it first, or go on without it where
+        there is no room; those of a `Reader` see it once it is integrated.
         Raises: as `append`.
         Cost: one flush of some blocks, a third to a half of what a commit takes.
         """

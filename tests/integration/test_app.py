@@ -139,7 +139,7 @@ async def test_an_asset_is_sold_for_money_and_its_lineage_is_told(
     assert (account["credits_posted"], account["credits_pending"]) == (100, 0)
     owner = (await http.get(f"/v1/assets/{asset}/owner")).json()
     assert owner["owner"] == owner_of("bob").hex()
-    assert verify(owner["receipt"], engine.verifier_keys()).index == owner["index"]
+    assert verify(owner["receipts"][0], engine.verifier_keys()).entry.owner == owner_of("bob")
     lineage = (await http.get(f"/v1/assets/{asset}/lineage")).json()
     assert [each["kind"] for each in lineage["entries"]] == ["asset", "model", "policy"]
     assert (await http.get(f"/v1/assets/{first.asset_id}/owner")).json()["owner"] == owner_of("public").hex()

@@ -22,12 +22,14 @@ from engine.money import (
     shard_of_currency,
     terms_of,
 )
+from engine.request import shard_of
 from ledger.decision import Stage
 from ledger.entry import Kind, owner_of
 from ledger.errors import LedgerFull
 from ledger.fsck import check
 from ledger.receipt import verify
 
+MONEY_HOME = shard_of_currency(EUR, NUM_SHARDS)
 PURSES = [("poor", "debits_within_credits"), ("rich", "none")]
 
 
@@ -156,9 +158,11 @@ async def test_an_asset_changes_hands_for_its_price_less_the_royalties(world: Wo
     assert await world.pending(bob) == (0, 0)
     owner = await world.settlement.owner(asset)
     assert owner.owner == owner_of("bob").hex()
-    proved = verify(owner.receipt, world.keys.verifier_keys)
-    assert (proved.index, proved.entry.shard, proved.entry.time_ns // 10**6) == (owner.index, home, owner.time_ms)
-    assert proved.entry.kind == Kind.OWNERSHIP
+    named, *posted = [verify(receipt, world.keys.verifier_keys) for receipt in owner.receipts]
+    assert (named.entry.kind, named.entry.owner.hex(), named.entry.shard) == (Kind.OWNERSHIP, owner.owner, home)
+    assert [each.entry.subject for each in posted] == ([named.entry.id] if home != MONEY_HOME else [])
+    last = [named, *posted][-1]
+    assert (last.index, last.entry.time_ns // 10**6) == (owner.index, owner.time_ms)
 
 
 @homes()
@@ -203,6 +207,29 @@ async def test_a_key_stands_for_the_terms_of_its_first_sale(world: World, home: 
     with pytest.raises(IdempotencyConflict):
         await world.sell(asset, bob, acme, price=99)
     assert await world.posted(acme) == (0, 100)
+
+
+async def test_of_many_sales_at_once_exactly_those_happen_that_are_paid(world: World) -> None:
+    bob, acme, artist = await world.funded()
+    numbers = range(1, 13)
+    for number in numbers:
+        item = commit(number, tenant="acme")
+        world.keepers[shard_of(item.asset_id, NUM_SHARDS)].commit([item])
+    royalties = [{"payee": artist, "basis_points": 333}]
+    sales = [world.sell(f"{number:032x}", bob, acme, price=40, royalties=royalties) for number in numbers for _ in "ab"]
+    sold = await asyncio.gather(*sales)
+    states = [(each.id, each.state) for each in sold]
+    assert states[::2] == states[1::2], "a repeat at the same moment is told the same"
+    owners = [(await world.settlement.owner(each.asset)).owner for each in sold[::2]]
+    num_settled = [each.state for each in sold[::2]].count("settled")
+    assert owners.count(owner_of("bob").hex()) == num_settled
+    assert 1 <= num_settled <= 150 // 40
+    assert [await world.posted(each) for each in (bob, acme, artist)] == [
+        (40 * num_settled, 150),
+        (0, 39 * num_settled),
+        (0, num_settled),
+    ]
+    assert await world.pending(bob) == (0, 0)
 
 
 async def test_a_gift_needs_no_accounts(world: World) -> None:
@@ -315,7 +342,8 @@ async def test_an_asset_that_was_never_sold_is_its_tenants_by_its_own_entry(worl
     asset = world.asset(1)
     owner = await world.settlement.owner(asset)
     assert (owner.owner, owner.shard) == (owner_of("acme").hex(), 1)
-    assert verify(owner.receipt, world.keys.verifier_keys).entry.id.hex() == asset
+    (receipt,) = owner.receipts
+    assert verify(receipt, world.keys.verifier_keys).entry.id.hex() == asset
     for question in (world.settlement.owner, world.settlement.lineage):
         with pytest.raises(NotFound):
             await question("ab" * 16)
