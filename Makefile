@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ONCE ?=
 
-.PHONY: run test check bench load setup lock clean
+.PHONY: run test check bench bench-ledger bench-peers load setup lock clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,13 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.text $(ARGS)
+
+bench-ledger: $(STAMP)
+	@$(BIN)/python -m bench.ledger $(ARGS)
+
+# What the ledger is compared with, beside SQLite and LMDB; PostgreSQL itself is the Debian package postgresql.
+bench-peers: $(STAMP)
+	@$(BIN)/pip install -qq --no-deps --require-hashes -r requirements-bench.txt
 
 load: $(STAMP)
 	@$(BIN)/python -m loadtests.run $(ARGS)

@@ -4,6 +4,7 @@ Errors always look the same: `{"error": {"code", "what", "where", "fix"}}`, with
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -12,14 +13,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from actors.answers import ErrorAnswer, checked_id, json, read_body
+from actors.log_api import ReadLog, add_logs
+from actors.schemas import add_schemas, schema_of
+from actors.settlement_api import SCHEMAS, add_settlement
 from engine.admission import RequestBody, decode
 from engine.errors import ErrorBody, InvalidRequest, MintageError, NotFound, describe, http_status
-from engine.request import AssetId, Status
+from engine.request import Status
 from engine.service import WAIT_S_MAX, Service
+from engine.settling import Settlement
 
-BODY_BYTES_MAX = 64 * 1024
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?")
-SCHEMA_REF = "#/components/schemas/{name}"
 RETRY_STATUSES = (429, 503)  # those that carry Retry-After
 
 EXAMPLE_REQUEST = {
@@ -41,14 +45,15 @@ EXAMPLE_ERROR = {
 }
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True):
-    """What went wrong: its code, what was wrong, where, and what to do."""
+def build_api(
+    service: Service, settlement: Settlement | None = None, logs: Mapping[str, ReadLog] | None = None
+) -> FastAPI:
+    """The ASGI application of a service.
 
-    error: ErrorBody
-
-
-def build_api(service: Service) -> FastAPI:
-    """The ASGI application of a service."""
+    Args:
+        settlement: with it, money and owners.
+        logs: to be served as static resources, by name.
+    """
     api = FastAPI(
         title="Mintage",
         version="1",
@@ -58,7 +63,11 @@ def build_api(service: Service) -> FastAPI:
     add_errors(api, service)
     add_assets(api, service)
     add_ledger(api, service)
-    add_schemas(api)
+    if settlement is not None:
+        add_settlement(api, settlement)
+    if logs:
+        add_logs(api, logs)
+    add_schemas(api, RequestBody, Status, ErrorAnswer, *(SCHEMAS if settlement is not None else ()))
     return api
 
 
@@ -149,21 +158,6 @@ def add_errors(api: FastAPI, service: Service) -> None:
         return error_answer(service, describe(error))
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, if it is not larger than we take; a larger one is not read to its end."""
-    chunks, num_bytes = [], 0
-    async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes > BODY_BYTES_MAX:
-            raise InvalidRequest(
-                f"the body has more than {BODY_BYTES_MAX} bytes",
-                where="body",
-                fix="Send one request only.",
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def with_key(body: RequestBody, header: str | None) -> RequestBody:
     """The idempotency key may come as a header; if it comes twice, both must be the same."""
     if header is None:
@@ -187,16 +181,6 @@ def prefer_wait_s(prefer: str, default_s: float) -> float:
     return 0.0 if "respond-async" in prefer else default_s
 
 
-def checked_id(asset_id: str) -> str:
-    """An asset id in the path."""
-    try:
-        return msgspec.convert(asset_id, AssetId)
-    except msgspec.ValidationError as error:
-        raise NotFound(
-            f"{asset_id[:64]!r} is no asset id", where="asset_id", fix="Use the 32 hex digits that a request returned."
-        ) from error
-
-
 def answer(service: Service, status: Status) -> Response:
     """The HTTP form of a status: 200 released, 202 pending, else the error's own status."""
     headers = {"Location": f"/v1/assets/{status.asset_id}"}
@@ -217,30 +201,6 @@ def error_answer(
 def retry_after(service: Service, status_code: int) -> dict[str, str]:
     """The header that says in how many seconds to come back, for a status that asks to."""
     return {"Retry-After": str(service.intake.retry_after_s())} if status_code in RETRY_STATUSES else {}
-
-
-def json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer."""
-    return Response(msgspec.json.encode(data), status_code, headers, media_type="application/json")
-
-
-def add_schemas(api: FastAPI) -> None:
-    """Put the schemas of our own types into the OpenAPI page: FastAPI knows only pydantic's."""
-    _, schemas = msgspec.json.schema_components((RequestBody, Status, ErrorAnswer), ref_template=SCHEMA_REF)
-    page_of = api.openapi
-
-    def openapi() -> dict[str, Any]:
-        page = page_of()
-        page.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
-        return page
-
-    api.openapi = openapi  # type: ignore[method-assign]
-
-
-def schema_of(*kinds: type[msgspec.Struct]) -> dict[str, Any]:
-    """JSON of one of these kinds, for the OpenAPI page."""
-    schemas = [{"$ref": SCHEMA_REF.format(name=kind.__name__)} for kind in kinds]
-    return {"content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}}
 
 
 def openapi_body() -> dict[str, Any]:

@@ -7,12 +7,11 @@ import asyncio
 import itertools
 import os
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 import psutil
@@ -21,20 +20,23 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
+from actors import log_cli
+from actors.audit import audit_app
+from actors.checking import fsck
 from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset, write_file
+from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file, show_facts
+from actors.verifying import verify_text, witnessed_facts
+from actors.witness_cli import witness_app
 from engine.catalogue import Product
 from engine.catalogue import load as load_catalogue
 from engine.client import HttpBackend, read_keys, released
 from engine.config import CONFIGS, Config
 from engine.config import load as load_config
-from engine.errors import InvalidRequest, MintageError, describe
+from engine.errors import InvalidRequest
 from engine.models.registry import resolve
 from engine.tiers import Tier
-from gate.errors import PolicyError
-from ledger.errors import LedgerError
-from ledger.fsck import check
 from ledger.log import VERIFIER_FILE
-from ledger.receipt import verify as verify_receipt
+from ledger.policy import parse_policy
 
 URL_DEFAULT = "http://127.0.0.1:8000"
 DEMO_DEADLINE_S = 900.0  # whatever the tier: a slow machine should show assets, not deadlines
@@ -46,37 +48,13 @@ app = typer.Typer(
     name="mintage", help="An engine for generated assets: judged, recorded, verifiable.", no_args_is_help=True,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-out = Console()
-err = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and all else to stderr.")]
+app.add_typer(audit_app)
+app.add_typer(witness_app)
+app.command()(fsck)
+app.command()(log_cli.export)
+app.command()(log_cli.receipt)
+app.command("super")(log_cli.super_checkpoint)
 UrlOption = Annotated[str, typer.Option("--url", help="Where the engine listens.")]
-
-
-@contextmanager
-def errors_shown(as_json: bool) -> Iterator[None]:
-    """Our errors as four fields and exit code 1; anything else is a defect and keeps its traceback."""
-    try:
-        yield
-    except (MintageError, LedgerError, PolicyError) as error:
-        body = describe(error)
-        if as_json:
-            print_json({"error": body})
-        else:
-            err.print(f"[bold red]{body.code}[/]  {plain(body.what)}")
-            err.print(f"  where  {plain(body.where)}\n  fix    {plain(body.fix)}")
-        raise typer.Exit(1) from error
-
-
-def plain(text: str) -> str:
-    """Text that rich must not read as markup."""
-    return text.replace("[", r"\[")
-
-
-def print_json(data: Any) -> None:
-    """One JSON object on a line, at once: whoever reads it need not wait for our end."""
-    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
-    sys.stdout.flush()
 
 
 @app.command()
@@ -312,50 +290,40 @@ def verify(
     receipt: Annotated[Path, typer.Argument(help="A receipt file, as `mintage mint` or /receipt gave it.")],
     key: Annotated[Path | None, typer.Option(help="File of verifier keys; by default the one beside it.")] = None,
     content: Annotated[Path | None, typer.Option(help="The content; by default the .txt beside it.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy file (C2SP tlog-policy): which witnesses, too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a receipt offline: the entry, its place in the tree, the signature, and the content's hash."""
+    """Check a receipt offline: the entry, its place in the tree, the signature, and the content's hash.
+
+    With a policy also that enough witnesses have cosigned. A chain (a receipt, and that of its checkpoint in the
+    super-log) is checked against the super-log's key.
+    """
     with errors_shown(as_json):
+        believed = parse_policy(read_file(policy, "the policy")) if policy is not None else None
         key = key or receipt.parent / VERIFIER_FILE
         beside = receipt.with_suffix(".txt")
         content = content or (beside if beside != receipt and beside.exists() else None)
         data = read_file(content, "the content") if content is not None else None
         text = read_file(receipt, "the receipt").decode("utf-8", errors="replace")
-        read_file(key, "the verifier keys")
-        verified = verify_receipt(text, read_keys(key), data)
+        keys = []
+        if believed is None or not believed.log_keys:
+            read_file(key, "the verifier keys")
+            keys = read_keys(key)
+        verified, witnessed = verify_text(text, keys, believed, data)
     entry = verified.entry
     facts = {
         "verified": True,
         "origin": verified.origin,
         "index": verified.index,
         "tree_size": verified.tree_size,
-        "asset_id": entry.asset_id.hex(),
+        "asset_id": entry.id.hex(),
         "content_hash": entry.content_hash.hex(),
         "content_checked": data is not None,
-        "time_ms": entry.time_ms,
-        "value_micros": entry.value_micros,
+        "time_ms": entry.time_ns // 1_000_000,
+        "value_micros": entry.amount,
         "parents": [f"{shard}/{index}" for shard, index in entry.parents],
     }
-    show_facts(facts, as_json)
-
-
-def read_file(path: Path, what: str) -> bytes:
-    """A file that the user named."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {what}: {error.strerror}", where=str(path), fix="Name an existing file (see --help)."
-        ) from error
-
-
-def show_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Name and value, a line each."""
-    if as_json:
-        print_json(facts)
-        return
-    for name, value in facts.items():
-        out.print(f"  {name:<15} {plain(str(value))}", highlight=False, soft_wrap=True)
+    show_facts(facts | witnessed_facts(verified, witnessed), as_json)
 
 
 @app.command()
@@ -377,29 +345,6 @@ def show(
     show_facts(msgspec.structs.asdict(asset) | {"reasons": "", "receipt": f"mintage verify, or {url}/v1/assets/{asset_id}/receipt"}, as_json)  # fmt: skip # noqa: E501
     for reason in asset.reasons:
         out.print(f"  rejected try {reason.attempt}: {reason.check}: {plain(reason.detail)}", soft_wrap=True)
-
-
-@app.command()
-def fsck(
-    path: Annotated[Path, typer.Argument(help="A ledger directory, or one shard's.")],
-    key: Annotated[
-        Path | None,
-        typer.Option(help="File of verifier keys, got elsewhere: finds a ledger that was replaced with its keys, too."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a ledger offline: every shard, entry, hash, root, signature and parent."""
-    with errors_shown(as_json):
-        keys = read_file(key, "the verifier keys").decode("utf-8", errors="replace") if key is not None else None
-        found = check(path, keys.splitlines() if keys is not None else None)
-    if as_json:
-        print_json(found)
-    else:
-        for problem in found.problems:
-            out.print(f"[red]{plain(str(problem))}[/]", soft_wrap=True)
-        verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)} problems[/]"
-        out.print(f"{found.num_shards} shards, {found.num_entries} entries: {verdict}")
-    raise typer.Exit(0 if found.ok else 1)
 
 
 def main() -> NoReturn:

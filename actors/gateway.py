@@ -1,6 +1,7 @@
 """The gateway actor: HTTP and handle calls in front of the service, and the pool that the generators pull from."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,15 @@ from fastapi import FastAPI
 
 from actors.api import build_api
 from actors.hop import Handle, RemoteStages, answering, encode
-from engine.admission import convert
+from engine.admission import convert, converted
 from engine.config import Config
 from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import Draft
+from engine.money import AccountsBody, Entered, ExchangeBody, Exchanged, TransfersBody
 from engine.request import Asset, Status
 from engine.service import Service
+from engine.settling import Settlement
+from engine.upkeep import Upkeep
 from gate.policy import Policy
 
 EXPIRE_EVERY_S = 1.0
@@ -39,15 +43,19 @@ class Gateway:
         gatekeeper: Handle,
         shards: list[Handle],
     ) -> None:
-        self.service = Service(config, policies, RemoteStages(gatekeeper, shards), verifier_keys)
+        stages = RemoteStages(gatekeeper, shards)
+        self.logs = stages.logs
+        self.settlement = Settlement(stages, time.time_ns)
+        self.upkeep = Upkeep(stages, self.settlement, config.ledger.upkeep_s)
+        self.service = Service(config, policies, stages, verifier_keys)
         self.drafts_decoder = msgspec.msgpack.Decoder(list[Draft])
         self.background: set[asyncio.Task[None]] = set()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application; Serve asks for it once, inside the replica's event loop."""
-        task = asyncio.get_running_loop().create_task(self.expire_for_ever())
-        self.background.add(task)
-        return build_api(self.service)
+        loop = asyncio.get_running_loop()
+        self.background = {loop.create_task(self.expire_for_ever()), loop.create_task(self.upkeep.for_ever())}
+        return build_api(self.service, self.settlement, self.logs)
 
     async def expire_for_ever(self) -> None:
         """Give the claims of dead generators to the living, once a second."""
@@ -102,6 +110,18 @@ class Gateway:
     async def asset(self, asset_id: str) -> Asset:
         """A released asset with a fresh receipt."""
         return await self.service.asset(asset_id)
+
+    async def open_accounts(self, body: dict[str, Any]) -> list[Entered]:
+        """As `POST /v1/accounts`."""
+        return await self.settlement.open_accounts(converted(body, AccountsBody))
+
+    async def transfer(self, body: dict[str, Any]) -> list[Entered]:
+        """As `POST /v1/transfers`."""
+        return await self.settlement.transfer(converted(body, TransfersBody))
+
+    async def exchange(self, body: dict[str, Any]) -> Exchanged:
+        """As `POST /v1/exchanges`."""
+        return await self.settlement.exchange(converted(body, ExchangeBody))
 
     async def checkpoints(self) -> list[str]:
         """The newest checkpoint of every shard."""

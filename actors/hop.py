@@ -13,17 +13,19 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from engine.batcher import Batcher
+from engine.calls import Call
 from engine.errors import ErrorBody, MintageError, Unavailable, describe, rebuild
 from engine.generators.contract import Draft
 from engine.pool import Inbox
-from engine.records import Commit, Outcome, found
+from engine.records import SUPER_SHARD, Commit, Outcome, found
 from engine.request import shard_of
 from gate.verdict import Case, Verdict
+from ledger.superlog import SUPER_DIR
 
 BATCH_SIZE_MAX = 256
 BATCH_BYTES_MAX = 8 << 20  # an eighth of what Serve takes (actors.environment): an answer may be larger than its batch
@@ -34,6 +36,7 @@ LEAVE_S_MAX = 1.0
 NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 
 P = ParamSpec("P")
+R = TypeVar("R")
 encode = msgspec.msgpack.encode
 log = logging.getLogger("mintage")
 
@@ -126,16 +129,19 @@ class RemoteStages:
     """Gate and ledger behind Serve handles.
 
     Judging and looking up are safe to repeat, and so is recording (an asset id is committed once), so a call whose
-    actor does not answer is sent again, `len(RETRY_S)` times.
+    actor does not answer is sent again, `len(RETRY_S)` times. `logs`: the logs as static resources, by name.
     """
 
     def __init__(self, gatekeeper: Handle, shards: list[Handle]) -> None:
+        self.shards = shards
         self.num_shards = len(shards)
         self.checkpointers = [caller(shard.checkpoint, str, f"ledger shard {n}") for n, shard in enumerate(shards)]
         self.judge: Batcher[Case, Verdict] = Batcher(
             caller(gatekeeper.assess, Verdict, "gate"), batch_size_max=BATCH_SIZE_MAX, num_calls_max=CALLS_MAX
         )
         self.committers = [self.batcher(shard.commit, n, num_calls_max=1) for n, shard in enumerate(shards)]
+        self.logs = {str(n): reader(shard.read, f"ledger shard {n}") for n, shard in enumerate(shards)}
+        self.logs[SUPER_DIR] = reader(shards[SUPER_SHARD].read_super, "super-log")
         self.finders = [self.batcher(shard.find, n, num_calls_max=CALLS_MAX) for n, shard in enumerate(shards)]
 
     def batcher(self, method: Any, shard: int, *, num_calls_max: int) -> Batcher[Any, Outcome]:
@@ -157,6 +163,22 @@ class RemoteStages:
     async def checkpoints(self) -> list[str]:
         batches = await asyncio.gather(*(retried(functools.partial(send, [])) for send in self.checkpointers))
         return [note for batch in batches for note in batch]
+
+    async def call(self, shard: int, call: Call[R]) -> R:
+        data, method = encode(call), self.shards[shard].call
+        answer = await retried(lambda: ask(f"ledger shard {shard}", method, data))
+        result: R = msgspec.msgpack.decode(answer, type=call.answers)
+        return result
+
+
+def reader(method: Any, where: str) -> Callable[[str], Coroutine[Any, Any, bytes]]:
+    """A log behind a shard's handle: a path -> what is served there (`ledger.tiles.serve`)."""
+    decoder = msgspec.msgpack.Decoder(bytes)
+
+    async def read(path: str) -> bytes:
+        return decoder.decode(await retried(lambda: ask(where, method, path)))
+
+    return read
 
 
 async def retried(call: Callable[[], Awaitable[Any]]) -> Any:

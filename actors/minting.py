@@ -211,7 +211,7 @@ def minted(sku: str, tier: Tier, latency_s: float, status: Status, keys: Sequenc
     asset = status.asset
     assert asset is not None
     try:
-        verified = verify(asset.receipt, keys, asset.content.encode()).entry.asset_id.hex() == asset.asset_id
+        verified = verify(asset.receipt, keys, asset.content.encode()).entry.id.hex() == asset.asset_id
     except ReceiptInvalid:
         verified = False
     return Minted(sku, tier, latency_s, asset=asset, reasons=status.reasons, verified=verified)

@@ -8,13 +8,16 @@ import sys
 import uvicorn
 
 from actors.api import build_api
+from actors.log_api import local
 from engine.embedded import Engine
 
 
 def main() -> None:
     port, data = sys.argv[1:]
     with Engine.open(data) as engine:
-        server = uvicorn.Server(uvicorn.Config(build_api(engine.service), port=int(port), log_level="warning"))
+        logs = {name: local(log) for name, log in engine.stages.logs.items()}
+        api = build_api(engine.service, engine.settlement, logs)
+        server = uvicorn.Server(uvicorn.Config(api, port=int(port), log_level="warning"))
         engine.thread.run(server.serve())
 
 

@@ -8,7 +8,7 @@ import math
 import unicodedata
 import uuid
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ NUM_FACTS_MAX = 32
 DEADLINE_MS_MAX = 10**14  # the year 5138; an integer of any length would not fit a timeout
 FACT_NAME = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$(?!\n)")]
 IDEMPOTENCY_KEY = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+R = TypeVar("R")
 
 
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +45,12 @@ decoder = msgspec.json.Decoder(RequestBody)
 
 
 def decode(data: bytes) -> RequestBody:
-    """The body of a request from JSON.
+    """The body of a request from JSON; see `decoded`."""
+    return decoded(data, decoder)
+
+
+def decoded(data: bytes, decoder: msgspec.json.Decoder[R]) -> R:
+    """What a client wrote as JSON.
 
     Raises:
         InvalidRequest: not JSON, or not of this form; `where` is the path of the field.
@@ -60,9 +66,14 @@ def decode(data: bytes) -> RequestBody:
 
 
 def convert(data: Any) -> RequestBody:
-    """The same from a Python mapping."""
+    """The body of a request from a Python mapping; see `converted`."""
+    return converted(data, RequestBody)
+
+
+def converted(data: Any, kind: type[R]) -> R:
+    """What a client wrote as a Python mapping; as `decoded`."""
     try:
-        body = msgspec.convert(data, RequestBody)
+        body = msgspec.convert(data, kind)
         msgspec.json.encode(body)  # a string of Python, unlike one of JSON, can hold half a character
     except msgspec.ValidationError as error:
         raise malformed(error) from error

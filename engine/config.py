@@ -18,6 +18,7 @@ from engine.worker import STEP_S_MAX
 
 CONFIGS = Path(str(resources.files("configs")))
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+UPKEEP_S_MAX = 86_400.0
 LEASE_S_MIN = 3.0  # a living generator pulls every second (engine.worker.PULL_WAIT_S); one late pull is no death
 
 
@@ -78,11 +79,13 @@ class IntakeConfig(Strict, frozen=True):
 
 class LedgerConfig(Strict, frozen=True):
     """The ledger's log: the name it signs with, the number of shards (fixed when the log is made), and the largest size
-    of one shard (a sparse file)."""
+    of one shard (a sparse file). Every `upkeep_s` seconds (0: never) what is over expires, and a super-checkpoint
+    commits to all shards; see `engine.upkeep`."""
 
     name: str = "mintage.local"
     num_shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
     map_gib: Annotated[float, msgspec.Meta(gt=0)] = 64.0
+    upkeep_s: Annotated[float, msgspec.Meta(ge=0, le=UPKEEP_S_MAX)] = 10.0
 
 
 class Config(Strict, frozen=True):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -16,22 +17,29 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.batcher import Batcher
+from engine.calls import Call
 from engine.config import Config, load
 from engine.errors import StartFailed, describe
 from engine.generators.contract import Draft, Generator
 from engine.generators.runtime import text_environment
 from engine.models.registry import resolve
 from engine.pool import Inbox, Pool
-from engine.records import Commit, Outcome, ShardKeeper, found
+from engine.records import SUPER_SHARD, Commit, Outcome, ShardKeeper, found
 from engine.request import shard_of
-from engine.service import Service, unix_ms
+from engine.service import Service
+from engine.settling import Settlement
+from engine.upkeep import Upkeep
 from engine.worker import work
 from gate.assess import Gate
 from gate.policy import load_policies
 from gate.verdict import Case, Verdict
 from ledger.log import open_keys
+from ledger.superlog import SUPER_DIR
+from ledger.tiles import Source
+from ledger.warm import warm_up
 
 GIB = 1 << 30
+CALLERS_MAX = 4  # threads for what is asked beside minting
 R = TypeVar("R")
 
 
@@ -69,7 +77,9 @@ class LocalStages:
     def __init__(self, gate: Gate, keepers: list[ShardKeeper]) -> None:
         self.gate = gate
         self.keepers = keepers
+        self.num_shards = len(keepers)
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self.callers = ThreadPoolExecutor(max_workers=CALLERS_MAX, thread_name_prefix="ledger-call")
         self.committers = [Batcher(self.sender(keeper), num_calls_max=1) for keeper in keepers]
 
     def sender(self, keeper: ShardKeeper) -> Callable[[list[Commit]], Coroutine[Any, Any, list[Outcome]]]:
@@ -84,6 +94,12 @@ class LocalStages:
         """Off the event loop: these calls wait for the disk."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, call, *args)
 
+    @property
+    def logs(self) -> dict[str, Source]:
+        """The logs that can be served as static resources, by name."""
+        logs: dict[str, Source] = {str(keeper.number): keeper.shard for keeper in self.keepers}
+        return logs | {SUPER_DIR: self.keepers[SUPER_SHARD].moments.log}
+
     async def assess(self, case: Case) -> Verdict:
         return self.gate.assess_batch([case])[0]
 
@@ -97,9 +113,13 @@ class LocalStages:
     async def checkpoints(self) -> list[str]:
         return [keeper.shard.checkpoint() for keeper in self.keepers]
 
+    async def call(self, shard: int, call: Call[R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self.callers, call.run, self.keepers[shard])
+
     def close(self) -> None:
         """Finish what is being written and give the shards back."""
         self.executor.shutdown(wait=True)
+        self.callers.shutdown(wait=True)
         for keeper in self.keepers:
             keeper.close()
 
@@ -133,20 +153,26 @@ class Engine:
         self.config = config
         with contextlib.ExitStack() as opened:
             policies = load_policies(config.policies_path)
+            warm_up()
             keys = open_keys(config.ledger_path, config.ledger.name, config.ledger.num_shards)
             map_bytes = int(config.ledger.map_gib * GIB)
             keepers = []
             for shard in range(config.ledger.num_shards):
-                keeper = ShardKeeper(config.ledger_path, keys, shard, map_bytes=map_bytes, now_ms=unix_ms)
+                keeper = ShardKeeper(
+                    config.ledger_path, keys, shard, map_bytes=map_bytes, now_ns=time.time_ns, entropy=os.urandom
+                )
                 opened.callback(keeper.close)
                 keepers.append(keeper)
             generator = open_generator(config)
             opened.callback(generator.close)
             self.stages = LocalStages(Gate(policies), keepers)
             self.service = Service(config, policies, self.stages, keys.verifier_keys)
+            self.settlement = Settlement(self.stages, time.time_ns)
+            self.upkeep = Upkeep(self.stages, self.settlement, config.ledger.upkeep_s)
             self.thread = LoopThread("mintage")
             opened.pop_all()  # from here on `close` does it
         self.worker = asyncio.run_coroutine_threadsafe(self.generate(generator), self.thread.loop)
+        self.keeping = asyncio.run_coroutine_threadsafe(self.upkeep.for_ever(), self.thread.loop)
 
     @classmethod
     def open(cls, path: Path | str, config: Config | None = None, *, generator: Generator | None = None) -> "Engine":
@@ -179,6 +205,7 @@ class Engine:
         try:
             self.thread.run(self.service.close())
             self.worker.cancel()
+            self.keeping.cancel()
             self.thread.run(self.drain())
         finally:
             self.thread.close()

@@ -1,28 +1,55 @@
 """What goes into the ledger for an asset, and what comes back: one shard's keeper, used by both the ledger actor and
 embedded mode.
 
-An asset entry's parents are, in this order, the model that wrote it, the policy it was judged by, and the asset it
-derives from, if any. Model and policy are entries of the same shard, made when they are first seen.
+An asset's entry says:
+
+    kind          DERIVATION if it derives from another asset, else ASSET
+    tier          the priority of the request's tier
+    id            the asset id
+    parents       in this order: the model that wrote it, the policy it was judged by, the asset it derives from, if any
+    amount        what it was worth, `value_micros`
+    owner         the tenant, as `owner_of` writes it
+    content_hash  of the text in UTF-8, with its length in `num_bytes`
+    meta_hash     of `Meta` as `ledger.payload.canonical_json` writes it: sorted keys, no spaces
+    request_hash  of the request's body: alone tells a repeat from a conflict, since a copy that was written again after
+                  a restart need not be the same
+
+Model and policy are entries of the same shard, made when they are first seen; their id is the hash of their content.
 """
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import ErrorBody, IdempotencyConflict, InvalidRequest, describe, rebuild
 from engine.generators.contract import ModelInfo
 from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
-from ledger.entry import Kind, Parent
+from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent, encode, from_bytes, owner_of, zeros
 from ledger.errors import EntryInvalid, LedgerError, UnknownParent
-from ledger.log import LogKeys, shard_path
+from ledger.group import Answer
+from ledger.log import VERIFIER_FILE, LogKeys, read_verifier_keys, shard_path
+from ledger.note import parse_verifier_key, read_checkpoint
+from ledger.payload import Payload, canonical_json
+from ledger.queries import ASSET_KINDS
 from ledger.receipt import verify
-from ledger.shard import Appended, MetaValue, NewEntry, Shard
+from ledger.result import Result
+from ledger.shard import Shard
+from ledger.superlog import SUPER_DIR, SuperLog, View
 
 META_REASONS_MAX = 8
+MAKER = "mintage"
+"""The tenant that models and policies belong to."""
+
+SUPER_SHARD = 0
+"""The shard whose keeper keeps the super-log as well."""
+
+NO_PARENT: Parent = (0, 0)
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -61,36 +88,86 @@ class Outcome(msgspec.Struct, frozen=True):
     error: ErrorBody | None = None
 
 
+class Meta(msgspec.Struct, frozen=True):
+    """The metadata of an asset: how it came to be, for whoever reads the ledger later. `constrained` is 0 or 1,
+    `reasons` the JSON of the first `META_REASONS_MAX` of them."""
+
+    tier: Tier
+    policy: str
+    model: str
+    num_attempts: int
+    num_tokens: int
+    constrained: int
+    latency_ms: int
+    reasons: str
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A commit, and what the ledger is to record beside the fields that it has."""
+
+    item: Commit
+    parents: tuple[Parent, ...]
+    content: bytes
+    meta: bytes
+
+
 class ShardKeeper:
-    """The one writer of one ledger shard.
+    """The one writer of one ledger shard, and of the super-log if it is SUPER_SHARD's.
 
     Args:
         root: the log's directory.
         keys: the log's keys.
         shard: which shard.
+        entropy: see `Shard.open`.
     Raises:
-        LedgerError: another process owns the shard, or it is damaged.
+        LedgerError: another process owns the shard, it is damaged, or another release of Mintage wrote it.
     Concurrency: `commit` from one thread at a time; reads from any.
     """
 
-    def __init__(self, root: Path, keys: LogKeys, shard: int, *, map_bytes: int, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        keys: LogKeys,
+        shard: int,
+        *,
+        map_bytes: int,
+        now_ns: Callable[[], int],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.root = root
         self.number = shard
         self.keys = keys
-        self.covered: dict[int, int] = {}
         self.sources: dict[bytes, int] = {}
         self.lock = threading.Lock()
+        self.superlog: SuperLog | None = None
         self.shard = Shard.open(
-            shard_path(root, shard),
-            shard=shard,
-            signer=keys.signers[shard],
-            now_ms=now_ms,
-            covers=self.covers,
-            map_bytes=map_bytes,
+            shard_path(root, shard), shard, keys.signers[shard], now_ns, entropy=entropy, map_bytes=map_bytes
         )
+        if shard == SUPER_SHARD:
+            watched = [parse_verifier_key(key) for key in keys.verifier_keys]
+            try:
+                self.superlog = SuperLog.open(root, keys.log_name, watched, now_ns, entropy=entropy)
+            except BaseException:
+                self.shard.close()
+                raise
 
-    def covers(self, shard: int, index: int) -> bool:
-        """Whether a checkpoint of another shard that we have verified holds the entry."""
-        return index < self.covered.get(shard, 0)
+    @property
+    def moments(self) -> SuperLog:
+        """The super-log."""
+        assert self.superlog is not None, f"the super-log is kept beside shard {SUPER_SHARD}"
+        return self.superlog
+
+    @property
+    def super_key(self) -> str:
+        """The public key that super-checkpoints are signed with."""
+        (key,) = read_verifier_keys(self.root / SUPER_DIR / VERIFIER_FILE)
+        return key
+
+    def view(self, tree_size: int) -> View:
+        """The shard as the super-log is shown it: its checkpoint, proved to have grown out of so many entries."""
+        note = self.shard.checkpoint()
+        size = read_checkpoint(note).tree_size
+        return View(note, tuple(self.shard.consistency(tree_size, size)) if 0 < tree_size < size else ())
 
     def commit(self, batch: Sequence[Commit]) -> list[Outcome]:
         """Record a batch; each item gets its asset with receipt, or its own error.
@@ -98,79 +175,95 @@ class ShardKeeper:
         An asset id that is there already answers with the asset that is there, or, if it was made for another request,
         with IdempotencyConflict.
         Raises:
-            LedgerFull: no room; nothing was written.
+            LedgerFull, LedgerError: as `Shard.append`; sent again, the batch gets the answers it would have got.
         Cost: one durable commit, plus one the first time a model or policy is seen.
         """
         with self.lock:
             outcomes: list[Outcome | None] = [None] * len(batch)
             places: list[int] = []
-            items: list[NewEntry] = []
+            rows: list[Row] = []
             for place, item in enumerate(batch):
                 try:
-                    items.append(self.new_entry(item))
+                    rows.append(self.row(item))
                     places.append(place)
                 except LedgerError as error:
                     outcomes[place] = Outcome(error=describe(error))
-            for place, answer in zip(places, self.append(items), strict=True):
+            for place, answer in zip(places, self.append(rows), strict=True):
                 outcomes[place] = self.outcome(batch[place], answer)
             return [outcome or Outcome() for outcome in outcomes]
 
-    def append(self, items: list[NewEntry]) -> list[Appended | LedgerError]:
-        """The ledger's answers. It refuses a batch as a whole for one bad item; the others are then sent one by one."""
+    def append(self, rows: Sequence[Row]) -> list[Answer | LedgerError]:
+        """The ledger's answers. What is too much for one batch goes in halves."""
+        if not rows:
+            return []
         try:
-            return list(self.shard.append(items))
-        except (EntryInvalid, UnknownParent) as error:
-            if len(items) == 1:
+            appended = self.shard.append(entries_of(rows), [Payload(row.content, row.meta) for row in rows])
+        except EntryInvalid as error:
+            if len(rows) == 1:
                 return [error]
-            return [answer for item in items for answer in self.append([item])]
+            middle = len(rows) // 2
+            return self.append(rows[:middle]) + self.append(rows[middle:])
+        return [appended.answer(place) for place in range(len(rows))]
 
-    def new_entry(self, item: Commit) -> NewEntry:
-        """The ledger's form of a commit; its parents are there when this returns."""
+    def row(self, item: Commit) -> Row:
+        """What the ledger is to record of a commit; its parents are there when this returns.
+
+        Raises:
+            ReceiptInvalid, EntryInvalid: the source is not proved, or is no asset; the metadata is too long.
+            LedgerError: a model or policy that is new could not be recorded.
+        """
         parents: list[Parent] = [
             (self.number, self.ensure(Kind.MODEL, msgspec.json.encode(item.model))),
             (self.number, self.ensure(Kind.POLICY, item.policy)),
         ]
         if item.source:
-            parents.append(self.foreign(item.source))
-        return NewEntry(
-            kind=Kind.ASSET,
-            asset_id=bytes.fromhex(item.asset_id),
-            content=item.content.encode(),
-            request_hash=item.request_hash,
-            tenant=item.tenant,
-            value_micros=item.value_micros,
-            tier=item.priority,
-            parents=tuple(parents),
-            meta=meta_of(item),
-        )
+            parents.append(self.proved(item.source))
+        return Row(item, tuple(parents), item.content.encode(), canonical_json(msgspec.to_builtins(meta_of(item))))
 
     def ensure(self, kind: Kind, content: bytes) -> int:
         """The index of the entry of a model or policy; its id is the hash of its content, so it is made once."""
         digest = hashlib.sha256(content).digest()
         index = self.sources.get(digest)
         if index is None:
-            entry = NewEntry(
-                kind=kind, asset_id=digest[:ASSET_ID_BYTES], content=content, request_hash=digest, tenant="mintage"
+            entry = Entry(
+                kind=kind,
+                id=digest[:ASSET_ID_BYTES],
+                num_bytes=len(content),
+                owner=owner_of(MAKER),
+                content_hash=digest,
+                request_hash=digest,
             )
-            index = self.sources[digest] = self.shard.append([entry])[0].index
+            answer = self.shard.append(from_bytes(encode(entry)), [Payload(content)]).answer(0)
+            if answer.result not in (Result.OK, Result.EXISTS):
+                raise refusal(answer.result, f"{kind.name.lower()} {entry.id.hex()}")
+            index = self.sources[digest] = answer.index
         return index
 
-    def foreign(self, receipt: str) -> Parent:
-        """The place of a source asset, proved by its receipt."""
+    def proved(self, receipt: str) -> Parent:
+        """The place of a source asset, proved by its receipt; its shard's entries may be parents as far as the
+        receipt's checkpoint covers them."""
         verified = verify(receipt, self.keys.verifier_keys)
-        shard = verified.entry.shard
-        self.covered[shard] = max(self.covered.get(shard, 0), verified.tree_size)
-        return shard, verified.index
+        entry = verified.entry
+        if entry.kind not in ASSET_KINDS:
+            raise EntryInvalid(
+                f"it is a {entry.kind.name.lower()}", where="source", fix="Name an asset to derive another one from."
+            )
+        if entry.shard != self.number:
+            self.shard.cover(entry.shard, verified.tree_size)
+        return entry.shard, verified.index
 
-    def outcome(self, item: Commit, answer: Appended | LedgerError) -> Outcome:
+    def outcome(self, item: Commit, answer: Answer | LedgerError) -> Outcome:
         """What the caller gets: the asset that holds the id now, or the conflict, or the ledger's error. The batch is
         durable by now: an entry that cannot be read back fails its own item only."""
         if isinstance(answer, LedgerError):
             return Outcome(error=describe(answer))
-        if answer.status == "conflict":
-            return Outcome(error=conflict(item.asset_id).body)
+        if not is_recorded(answer.result):
+            return Outcome(error=describe(refusal(answer.result, f"asset {item.asset_id}")))
         try:
-            return Outcome(recorded=self.recorded(answer.index))
+            entry = self.shard.entry(answer.index)
+            if entry.kind not in ASSET_KINDS or entry.request_hash != item.request_hash:
+                return Outcome(error=conflict(item.asset_id).body)
+            return Outcome(recorded=self.recorded(answer.index, entry))
         except LedgerError as error:
             return Outcome(error=describe(error))
 
@@ -182,51 +275,98 @@ class ShardKeeper:
         """The asset with this id, if it was committed."""
         try:
             index = self.shard.find(bytes.fromhex(asset_id))
-            if index is None or self.shard.entry(index).kind != Kind.ASSET:
+            if index is None:
                 return Outcome()
-            return Outcome(recorded=self.recorded(index))
+            entry = self.shard.entry(index)
+            return Outcome(recorded=self.recorded(index, entry)) if entry.kind in ASSET_KINDS else Outcome()
         except LedgerError as error:
             return Outcome(error=describe(error))
 
-    def recorded(self, index: int) -> Recorded:
-        """An asset out of the ledger, with a fresh receipt."""
-        entry = self.shard.entry(index)
-        meta = self.shard.meta(index)
+    def recorded(self, index: int, entry: Entry) -> Recorded:
+        """An asset out of the ledger, with a fresh receipt. Content and metadata have the hashes that the entry says.
+
+        Raises:
+            EntryNotFound: its content was erased.
+            LedgerCorrupt: what is stored is not what was recorded.
+        """
+        meta = msgspec.json.decode(self.shard.meta(index), type=Meta)
         asset = Asset(
-            asset_id=entry.asset_id.hex(),
+            asset_id=entry.id.hex(),
             content=self.shard.content(index).decode(),
             content_hash=entry.content_hash.hex(),
             shard=self.number,
             index=index,
             receipt=self.shard.receipt(index),
-            tier=Tier(str(meta["tier"])),
-            policy=str(meta["policy"]),
-            model=str(meta["model"]),
-            num_attempts=int(meta["num_attempts"]),
-            num_tokens=int(meta["num_tokens"]),
-            constrained=bool(meta["constrained"]),
-            latency_ms=int(meta["latency_ms"]),
-            reasons=msgspec.json.decode(str(meta["reasons"]), type=tuple[Reason, ...]),
+            tier=meta.tier,
+            policy=meta.policy,
+            model=meta.model,
+            num_attempts=meta.num_attempts,
+            num_tokens=meta.num_tokens,
+            constrained=bool(meta.constrained),
+            latency_ms=meta.latency_ms,
+            reasons=msgspec.json.decode(meta.reasons, type=tuple[Reason, ...]),
         )
         return Recorded(asset, entry.request_hash)
 
     def close(self) -> None:
         """Give the shard back."""
+        if self.superlog is not None:
+            self.superlog.close()
         self.shard.close()
 
 
-def meta_of(item: Commit) -> dict[str, MetaValue]:
-    """The metadata of an asset's entry: how it came to be, for whoever reads the ledger later."""
-    return {
-        "tier": item.tier.value,
-        "policy": item.policy_name,
-        "model": item.model.name,
-        "num_attempts": item.num_attempts,
-        "num_tokens": item.num_tokens,
-        "constrained": int(item.constrained),
-        "latency_ms": item.latency_ms,
-        "reasons": msgspec.json.encode(item.reasons[:META_REASONS_MAX]).decode(),
-    }
+def entries_of(rows: Sequence[Row]) -> Entries:
+    """The entries of assets, in columns; at least one."""
+    items = [row.item for row in rows]
+    padded = [row.parents + (NO_PARENT,) * (PARENTS_MAX - len(row.parents)) for row in rows]
+    parents = np.array(padded, np.uint64)  # [n, 4, 2]: shard and index
+    entries = zeros(len(rows))
+    entries["kind"] = [Kind.DERIVATION if item.source else Kind.ASSET for item in items]
+    entries["tier"] = [item.priority for item in items]
+    entries["id"] = column("id", (bytes.fromhex(item.asset_id) for item in items))
+    entries["parent_shards"], entries["parent_indices"] = parents[..., 0], parents[..., 1]
+    entries["num_parents"] = [len(row.parents) for row in rows]
+    entries["amount"] = [item.value_micros for item in items]
+    entries["num_bytes"] = [len(row.content) for row in rows]
+    entries["owner"] = column("owner", (owner_of(item.tenant) for item in items))
+    entries["content_hash"] = column("content_hash", (hashlib.sha256(row.content).digest() for row in rows))
+    entries["meta_hash"] = column("meta_hash", (hashlib.sha256(row.meta).digest() for row in rows))
+    entries["request_hash"] = column("request_hash", (item.request_hash for item in items))
+    return entries
+
+
+def column(name: str, values: Iterable[bytes]) -> NDArray[np.void]:
+    """A bytes field of entries."""
+    return np.frombuffer(b"".join(values), ENTRY_DTYPE[name])
+
+
+def meta_of(item: Commit) -> Meta:
+    """The metadata of an asset's entry."""
+    return Meta(
+        tier=item.tier,
+        policy=item.policy_name,
+        model=item.model.name,
+        num_attempts=item.num_attempts,
+        num_tokens=item.num_tokens,
+        constrained=int(item.constrained),
+        latency_ms=item.latency_ms,
+        reasons=msgspec.json.encode(item.reasons[:META_REASONS_MAX]).decode(),
+    )
+
+
+def is_recorded(result: Result) -> bool:
+    """Whether the id is in the ledger now, with this entry or with another one."""
+    return result is Result.OK or Result.EXISTS_WITH_DIFFERENT_KIND <= result <= Result.EXISTS
+
+
+def refusal(result: Result, where: str) -> LedgerError:
+    """The error of an entry that is not recorded."""
+    error = UnknownParent if result is Result.UNKNOWN_PARENT else EntryInvalid
+    return error(
+        f"the ledger does not record it: {result.name.lower()}",
+        where=where,
+        fix="See ledger/result.py for the reason; what else was sent with it is recorded.",
+    )
 
 
 def conflict(asset_id: str) -> IdempotencyConflict:

@@ -41,6 +41,12 @@ class LedgerFull(LedgerError):
     code = "ledger_full"
 
 
+class LedgerReadOnly(LedgerError):
+    """This user may not write there, or nobody may. Nothing was written; who only reads goes on."""
+
+    code = "ledger_read_only"
+
+
 class LedgerLocked(LedgerError):
     """Another owner has the shard open."""
 
@@ -87,3 +93,55 @@ class EntryInvalid(LedgerError):
     """An entry breaks a rule of the format, or a limit; nothing of its batch was written."""
 
     code = "entry_invalid"
+
+
+class CheckpointRefused(LedgerError):
+    """A witness does not cosign a checkpoint; raised itself for a malformed request.
+
+    Its kinds are the refusals of C2SP tlog-witness, `http_status` what that specification answers them with.
+    """
+
+    code = "checkpoint_refused"
+    http_status: ClassVar[int] = 400
+
+
+class UnknownOrigin(CheckpointRefused):
+    """The witness does not watch this log."""
+
+    code = "unknown_origin"
+    http_status = 404
+
+
+class UnknownSigner(CheckpointRefused):
+    """No known key of the log has signed the checkpoint, or one has signed something else."""
+
+    code = "unknown_signer"
+    http_status = 403
+
+
+class SizeConflict(CheckpointRefused):
+    """The witness last cosigned another size, `size`, than the log believes; the log should try again from there."""
+
+    code = "size_conflict"
+    http_status = 409
+
+    def __init__(self, what: str, *, where: str, fix: str, size: int = 0) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.size = size
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return *super().__reduce__(), {"size": self.size}
+
+
+class SplitView(CheckpointRefused):
+    """The log has signed two different trees of one size."""
+
+    code = "split_view"
+    http_status = 409
+
+
+class NotConsistent(CheckpointRefused):
+    """The log does not prove that the new tree grew out of the one that the witness knows."""
+
+    code = "not_consistent"
+    http_status = 422

@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from ledger.errors import LedgerFull, LedgerLocked
+from ledger.errors import LedgerError, LedgerFull, LedgerLocked, LedgerReadOnly
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room on the device, in the quota, or under the process's file size limit."""
+
+READ_ONLY_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""The directory, or what it is mounted on, is not to be written by this user."""
 
 LOCK_POLL_S = 0.02
 
@@ -28,12 +31,12 @@ def make_directory(path: Path) -> None:
     """Make a directory, and its parents where they are missing; the name of each one made is durable.
 
     Raises:
-        LedgerFull: no room for it.
-        OSError: it cannot be made, or a file has the name.
+        LedgerFull, LedgerReadOnly: no room for it, or no right to make it.
+        OSError: it cannot be made otherwise, or a file has the name.
     Concurrency: any number of processes; each syncs what it found missing, whoever was first to make it.
     """
     missing = list(takewhile(lambda directory: not directory.is_dir(), (path, *path.parents)))
-    with full_is_named(path):
+    with refusal_is_named(path):
         for directory in reversed(missing):
             directory.mkdir(exist_ok=True)
             sync_directory(directory.parent)
@@ -43,11 +46,11 @@ def create_once(path: Path, data: bytes, mode: int) -> bool:
     """Create a file with all of `data` unless the name is taken; False when it is. Either way the file is durable.
 
     Raises:
-        LedgerFull: no room for it; nothing was created.
-        OSError: the directory cannot be written.
+        LedgerFull, LedgerReadOnly: no room for it, or no right to make it; nothing was created.
+        OSError: it cannot be created otherwise.
     Concurrency: of any number of processes exactly one gets True, and none ever sees half a file.
     """
-    with full_is_named(path):
+    with refusal_is_named(path):
         is_new = not path.exists() and _link_new(path, data, mode)  # what exists needs no room: a full disk can be read
         sync_directory(path.parent)  # of a taken name, too: whoever made it may not have got so far
     return is_new
@@ -83,14 +86,23 @@ def reserve(path: Path, num_bytes: int) -> None:
 
 
 @contextmanager
-def full_is_named(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal for want of room into `LedgerFull`; other refusals pass."""
+def refusal_is_named(path: Path) -> Iterator[None]:
+    """Name the operating system's refusal to write, for want of room or of the right to; other errors pass."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL_ERRNOS:
+        if (named := named_refusal(error.errno or 0, path)) is None:
             raise
-        raise LedgerFull(os.strerror(error.errno), where=str(path), fix="Free some space and try again.") from error
+        raise named from error
+
+
+def named_refusal(code: int, path: Path) -> LedgerError | None:
+    """The error of an errno that says that a file cannot be written; None of any other."""
+    if code in FULL_ERRNOS:
+        return LedgerFull(os.strerror(code), where=str(path), fix="Free some space and try again.")
+    if code in READ_ONLY_ERRNOS:
+        return LedgerReadOnly(os.strerror(code), where=str(path), fix="Let this user write there and try again.")
+    return None
 
 
 def sync_directory(path: Path) -> None:

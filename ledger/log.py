@@ -4,6 +4,7 @@
     DIR/verifier.keys   one public verifier key a line, line n for shard n: all that a third party needs
     DIR/shard-000/      a shard's own directory (`ledger.store`)
     DIR/shard-000.begun says that the shard was begun, and must not be begun again (`ledger.shard`)
+    DIR/adopted/        shards that were written elsewhere, with keys of their own (`ledger.adopt`)
 
 Every shard is a log of its own, with the origin `<log name>/shard-<n>`. One Ed25519 key signs for all: the key name
 goes into the key id, and the origin into the signed text, so a signature for one shard is none for another.
@@ -24,8 +25,10 @@ from ledger.note import KEY_BYTES, Signer, parse_secret
 
 KEY_FILE = "key"
 VERIFIER_FILE = "verifier.keys"
+ADOPTED_DIR = "adopted"
 NUM_SHARDS_MAX = 256
 
+_SHARD_DIR = re.compile(r"shard-([0-9]{3}|[1-9][0-9]{3,4})")
 _ORIGIN = re.compile(r".+/shard-(0|[1-9][0-9]{0,4})")
 
 
@@ -58,7 +61,7 @@ def open_keys(path: Path, log_name: str, num_shards: int, *, entropy: Callable[[
     make_directory(path)
     fresh = Signer(log_name, entropy(KEY_BYTES))
     create_once(path / KEY_FILE, f"{fresh.secret()}\n".encode(), 0o600)
-    signer = _read_key(path / KEY_FILE)
+    signer = read_key(path / KEY_FILE)
     if signer.name != log_name:
         raise LogMismatch(
             f"the log is {signer.name}, not {log_name}", where=str(path), fix="Use its own name, or another directory."
@@ -81,8 +84,9 @@ def begun_path(shard_dir: Path) -> Path:
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """The directories of all shards that exist in the log in `path`, in order."""
-    found = (each for each in path.glob("shard-[0-9]*") if each.is_dir())
+    """The directories of all shards that exist in the log in `path`, in order. A copy beside them under another name,
+    say `shard-000.old`, is none of them."""
+    found = (each for each in path.glob("shard-*") if _SHARD_DIR.fullmatch(each.name) and each.is_dir())
     return sorted(found, key=lambda each: (len(each.name), each.name))
 
 
@@ -110,7 +114,12 @@ def read_verifier_keys(path: Path) -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
-def _read_key(path: Path) -> Signer:
+def read_key(path: Path) -> Signer:
+    """The signer of a secret key file.
+
+    Raises:
+        KeyInvalid: it is malformed, or others may read it.
+    """
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise KeyInvalid(
             "others may read the secret key", where=str(path), fix="Run chmod 600 on it, or make a new log."

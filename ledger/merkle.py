@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1: hashes, proofs from stored nodes, and their verification.
 
 A node is named by (level, index): the root over leaves index * 2^level up to (index + 1) * 2^level. Only complete
-nodes are ever stored, so a stored node never changes, and appending n leaves writes fewer than 2n of them.
+nodes are ever stored, so a stored node never changes. `ledger.tree` has which are, and how a tree grows.
 
 The generators follow the RFC's recursive definitions, the verifiers the iterative algorithms of RFC 9162, sections
 2.1.3.2 and 2.1.4.2: two different texts, so that one cannot repeat the other's mistake. Every verifier raises
@@ -9,9 +9,7 @@ The generators follow the RFC's recursive definitions, the verifiers the iterati
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from ledger.errors import ReceiptInvalid
 
@@ -24,14 +22,6 @@ ReadNode = Callable[[int, int], bytes]
 """(level, index) -> bytes[32] of a stored complete node."""
 
 
-class Node(msgspec.Struct, frozen=True):
-    """A complete node and its hash, bytes[32]."""
-
-    level: int
-    index: int
-    hash: bytes
-
-
 def leaf_hash(data: bytes) -> bytes:
     """bytes[32] of a leaf."""
     return hashlib.sha256(b"\x00" + data).digest()
@@ -40,44 +30,6 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """bytes[32] of an inner node."""
     return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-class Frontier:
-    """The right edge of a tree: all that growing it and computing its root needs.
-
-    `last[level]` is the newest left-hand (even) node of a level: the only ones that a later node or root is made of.
-    """
-
-    def __init__(self, size: int, last: dict[int, bytes]) -> None:
-        self.size = size
-        self._last = last
-
-    @classmethod
-    def load(cls, size: int, read_node: ReadNode) -> "Frontier":
-        """The frontier of the first `size` leaves. Cost: one read per set bit of `size`."""
-        return cls(size, {level: read_node(level, (size >> level) - 1) for level in _set_bits(size)})
-
-    def add(self, leaf: bytes) -> list[Node]:
-        """Append a leaf hash; the nodes that it completes, lowest first. Cost: amortised two hashes with the leaf's."""
-        level, index, value = 0, self.size, leaf
-        completed = [Node(level, index, value)]
-        while index & 1:
-            value = node_hash(self._last[level], value)
-            level, index = level + 1, index >> 1
-            completed.append(Node(level, index, value))
-        self._last[level] = value
-        self.size += 1
-        return completed
-
-    def root(self) -> bytes:
-        """bytes[32], the root over all leaves so far. Cost: one hash per set bit of the size."""
-        hashes = [self._last[level] for level in _set_bits(self.size)]
-        if not hashes:
-            return EMPTY_ROOT
-        root = hashes[0]
-        for left in hashes[1:]:
-            root = node_hash(left, root)
-        return root
 
 
 def inclusion_proof(index: int, size: int, read_node: ReadNode) -> list[bytes]:
@@ -188,11 +140,6 @@ def _range_hash(begin: int, end: int, read_node: ReadNode) -> bytes:
         return read_node(level, begin >> level)
     middle = begin + _split(num_leaves)
     return node_hash(_range_hash(begin, middle, read_node), _range_hash(middle, end, read_node))
-
-
-def _set_bits(number: int) -> Iterator[int]:
-    """The positions of the set bits, lowest first."""
-    return (bit for bit in range(number.bit_length()) if number >> bit & 1)
 
 
 def _check_hashes(hashes: Sequence[bytes]) -> None:

@@ -22,8 +22,12 @@ from ledger.log import shard_of_origin
 from ledger.merkle import LEVELS_MAX, leaf_hash, verify_inclusion
 from ledger.note import (
     NOTE_BYTES_MAX,
+    Checkpoint,
+    Policy,
+    Witnessed,
     decode_base64,
     encode_base64,
+    open_checkpoint_with_policy,
     open_note,
     parse_checkpoint,
     parse_decimal,
@@ -88,7 +92,7 @@ def verify(text: str, verifier_keys: Sequence[str], content: bytes | None = None
     4. leaf: the entry is in canonical form; its bytes are the leaf.
     5. inclusion: the leaf is at the index of the signed tree.
     6. shard: the entry says it belongs to the shard that signed.
-    7. content: where given, it has the entry's length and hash.
+    7. content: where given, it has the entry's hash, and its length if it names one.
 
     Args:
         verifier_keys: lines of `verifier.keys`, got from the log by a way that you trust.
@@ -106,6 +110,32 @@ def verify(text: str, verifier_keys: Sequence[str], content: bytes | None = None
         checkpoint = parse_checkpoint(note_text)
         if checkpoint.origin not in signed_by:
             raise _invalid(f"{checkpoint.origin} has not signed the checkpoint", "checkpoint")
+    return check_entry(receipt, checkpoint, content)
+
+
+def verify_with_policy(text: str, policy: Policy, content: bytes | None = None) -> tuple[Verified, Witnessed]:
+    """Check a receipt offline as `verify` does, but against a policy: with it, at least so many witnesses have to have
+    cosigned the checkpoint. Steps 2 and 3 are one here; the others are the same.
+
+    Returns:
+        What was proved, and the checkpoint with the witnesses' cosignatures, which say when.
+    Raises:
+        ReceiptInvalid: `where` names the step that failed, `what` says why.
+    """
+    with _step("1 parse"):
+        receipt = parse(text)
+    with _step("2 policy"):
+        witnessed = open_checkpoint_with_policy(receipt.checkpoint, policy)
+    return check_entry(receipt, witnessed.checkpoint, content), witnessed
+
+
+def check_entry(receipt: Receipt, checkpoint: Checkpoint, content: bytes | None = None) -> Verified:
+    """What is left of `verify`'s steps, from the shard's number in the origin on, with a checkpoint that is believed.
+
+    Raises:
+        ReceiptInvalid: `where` names the step that failed, `what` says why.
+    """
+    with _step("3 origin"):
         shard = shard_of_origin(checkpoint.origin)
     with _step("4 leaf"):
         entry = decode(receipt.entry_bytes)
@@ -122,7 +152,9 @@ def verify(text: str, verifier_keys: Sequence[str], content: bytes | None = None
 
 
 def _check_content(entry: Entry, content: bytes) -> None:
-    if len(content) != entry.content_bytes or hashlib.sha256(content).digest() != entry.content_hash:
+    """An entry whose content is kept elsewhere names no length; the hash alone tells."""
+    has_length = entry.num_bytes in (0, len(content))
+    if not has_length or hashlib.sha256(content).digest() != entry.content_hash:
         raise _invalid("the content is not the one that was recorded", "content")
 
 

@@ -1,54 +1,61 @@
-"""What a shard keeps on disk: one LMDB environment, five tables, one durable write transaction per batch.
+"""What a shard keeps on disk: one LMDB environment, six tables, one durable write transaction per batch.
 
-    entries   index (u64)               -> the entry's canonical bytes
-    ids       asset id (16)             -> index (u64)
-    nodes     level (u8), index (u64)   -> node hash (32); level 0 are the leaf hashes
-    blobs     SHA-256 (32)              -> content or metadata
-    head      "head"                    -> layout (u16), tree size (u64), signed checkpoint (UTF-8)
+    entries   first index (u64)               -> the canonical bytes of consecutive entries
+    hashes    level (u8), first index (u64)   -> consecutive node hashes, 32 bytes each; levels 0, 8, 16, ...
+    contents  index (u64)                     -> an entry's content
+    metas     index (u64)                     -> an entry's metadata
+    runs      run id (u64), number (u32)      -> a segment of the index (`ledger.index`)
+    state     name                            -> head, index manifest, settlement snapshot
 
-Integers are big-endian, so that LMDB's byte order is numeric order. A batch's rows and its checkpoint are committed
-together and synced before `write` returns: a reader, a crash or a full disk sees all of a batch or nothing.
+Integers are big-endian, so that LMDB's byte order is numeric order. Entries and hashes are stored as they come, a row a
+batch: rows only ever go to the end, so pages fill up and nothing is written twice. A batch's rows and its head are
+committed together and synced before `write` returns: a reader, a crash or a full disk sees all of a batch or nothing.
 
 This is the only file that imports lmdb. Beside LMDB's own `data.mdb` and `lock.mdb` lies `owner.lock`: LMDB admits
 several writing processes in turn, but a shard has one owner. An environment must be opened in the process that uses
 it and must not be used across a fork.
-Turned down: SQLite (five tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file
-format of our own (it would have to prove its crash safety first).
+Turned down: a row an entry (a cycle of the interpreter lock and 16 bytes of page header for each: a third of the
+speed), SQLite (tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file format of our
+own (it would have to prove its crash safety first).
 """
 
 import errno
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgspec
 
-from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
-from ledger.files import FULL_ERRNOS, full_is_named, hold_lock, reserve, sync_directory
-from ledger.merkle import HASH_BYTES, Node
+from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull, LogMismatch
+from ledger.files import FULL_ERRNOS, hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
-LAYOUT = 1
 MAP_BYTES_DEFAULT = 1 << 40
 """Address space, not disk: the file is as large as what was written."""
 
 DATA_FILE = "data.mdb"
+NEW_FILE = "new.mdb"
+"""A data file until it is whole."""
+
 LOCK_FILE = "owner.lock"
 READERS_FILE = "lock.mdb"
 READERS_MAX = 126
 READERS_BYTES = 64 * READERS_MAX + 128
 """LMDB's table of readers, which it maps: a cache line each, and a header of two."""
 
-TABLES = ("entries", "ids", "nodes", "blobs", "head")
+TABLES = ("entries", "hashes", "contents", "metas", "runs", "state")
 
+_OTHER_FILES = frozenset({DATA_FILE, NEW_FILE, LOCK_FILE, READERS_FILE, "lost+found"})
+"""What may lie in a directory in which a shard is begun."""
+
+_REPEAT = "Close the shard, open it again and repeat the call; repeats are harmless."
+_OPEN_AGAIN = "See to what it says, then open the shard again."
 _GROWTH_PROBE_BYTES = 64 * 1024
 _INDEX = struct.Struct(">Q")
 _NODE = struct.Struct(">BQ")
-_HEAD = struct.Struct(">HQ")
-_HEAD_KEY = b"head"
+_SEGMENT = struct.Struct(">QI")
 _CORRUPT = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -59,93 +66,138 @@ _CORRUPT = (
 )
 
 
-class Head(msgspec.Struct, frozen=True):
-    """How far the shard has got, and the signed note that says so."""
-
-    tree_size: int
-    checkpoint: str
-
-
 class Snapshot:
-    """One consistent state of a shard. Valid inside the `with` that gave it; keep it short, it pins pages."""
+    """One consistent state of a shard. Valid inside the `with` that gave it; keep it short, it pins pages.
+
+    Memoryviews that it returns lie in the map: they end with it, too.
+    """
 
     def __init__(self, transaction: Any, tables: dict[str, Any]) -> None:
         self._transaction = transaction
         self._tables = tables
 
-    def head(self) -> Head | None:
-        """The head; None before the first one was written.
+    @property
+    def commit(self) -> int:
+        """The number of the commit that it shows; each is one more than the one before."""
+        return int(self._transaction.id())
+
+    def state(self, name: str) -> bytes | None:
+        """What was last put under a name."""
+        data = self._transaction.get(name.encode(), db=self._tables["state"])
+        return None if data is None else bytes(data)
+
+    def entries(self, begin: int, end: int, width: int) -> bytes:
+        """The stored bytes of the entries `begin` to `end`, `width` bytes each, unchecked.
 
         Raises:
-            LedgerCorrupt: it was written by another version of this layout, or is no head.
+            LedgerCorrupt: some of them are not there.
         """
-        data = self._get("head", _HEAD_KEY)
+        return self._range("entries", b"", begin, end, width)
+
+    def hashes(self, level: int, begin: int, end: int, width: int) -> bytes:
+        """The stored hashes of a level. Raises as `entries` does."""
+        return self._range("hashes", bytes([level]), begin, end, width)
+
+    def content(self, index: int) -> bytes | None:
+        """An entry's content, unchecked; None if it was erased or never stored."""
+        return self._blob("contents", index)
+
+    def meta(self, index: int) -> bytes | None:
+        """An entry's metadata, unchecked; None if it was erased or never stored."""
+        return self._blob("metas", index)
+
+    def segment(self, run: int, number: int) -> memoryview:
+        """A segment of the index.
+
+        Raises:
+            LedgerCorrupt: it is not there.
+        """
+        data = self._transaction.get(_SEGMENT.pack(run, number), db=self._tables["runs"])
         if data is None:
-            return None
-        if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != LAYOUT:
-            raise _corrupt("the head is not of this layout", "head")
-        try:
-            return Head(_HEAD.unpack_from(data)[1], data[_HEAD.size :].decode())
-        except UnicodeDecodeError:
-            raise _corrupt("the checkpoint is not UTF-8", "head") from None
+            raise _corrupt("a segment of the index is missing", f"index run {run:#018x}, segment {number}")
+        return memoryview(data)
 
-    def entry(self, index: int) -> bytes | None:
-        """The bytes stored for an entry, unchecked."""
-        return self._get("entries", _INDEX.pack(index))
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """(run, number) of every stored segment."""
+        cursor = self._transaction.cursor(self._tables["runs"])
+        return (_SEGMENT.unpack(key) for key in cursor.iternext(keys=True, values=False))
 
-    def index_of(self, asset_id: bytes) -> int | None:
-        """The index of the one entry with this id."""
-        data = self._get("ids", asset_id)
-        return None if data is None else unpack_index(data)
+    def rows(self, table: str, start: bytes = b"") -> Iterator[tuple[memoryview, memoryview]]:
+        """Every key and value of a table from the key `start` on, in order of the keys."""
+        cursor = self._transaction.cursor(self._tables[table])
+        return iter(cursor) if cursor.set_range(start) else iter(())
 
-    def node(self, level: int, index: int) -> bytes:
-        """bytes[32], a node that the head says is there.
+    def _blob(self, table: str, index: int) -> bytes | None:
+        data = self._transaction.get(_INDEX.pack(index), db=self._tables[table])
+        return None if data is None else bytes(data)
 
-        Raises:
-            LedgerCorrupt: it is not.
-        """
-        data = self._get("nodes", _NODE.pack(level, index))
-        if data is None or len(data) != HASH_BYTES:
-            raise _corrupt("the node is missing or is no hash", f"node {level}/{index}")
-        return data
+    def _range(self, table: str, prefix: bytes, begin: int, end: int, width: int) -> bytes:
+        """Items `begin` to `end` out of rows of consecutive items."""
+        parts = []
+        cursor = self._transaction.cursor(self._tables[table])
+        found = begin < end and _seek_row(cursor, prefix, begin)
+        while found and begin < end:
+            key, value = cursor.item()
+            first = unpack_index(key[len(prefix) :])
+            if key[: len(prefix)] != prefix or not first <= begin < first + len(value) // width:
+                break
+            stop = min(end, first + len(value) // width)
+            parts.append(bytes(value[(begin - first) * width : (stop - first) * width]))
+            begin = stop
+            found = begin < end and cursor.next()
+        if begin < end:
+            raise _corrupt("the row is missing", f"{table} {'/'.join(map(str, [*prefix, begin]))}")
+        return b"".join(parts)
 
-    def blob(self, digest: bytes) -> bytes | None:
-        """The bytes stored under a SHA-256, unchecked."""
-        return self._get("blobs", digest)
 
-    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and value of a table, in order of the keys."""
-        return iter(self._transaction.cursor(self._tables[table]))
-
-    def num_rows(self, table: str) -> int:
-        return self._transaction.stat(self._tables[table])["entries"]
-
-    def _get(self, table: str, key: bytes) -> bytes | None:
-        return self._transaction.get(key, db=self._tables[table])
+def _seek_row(cursor: Any, prefix: bytes, item: int) -> bool:
+    """Put the cursor on the last row that begins at or before an item."""
+    key = prefix + _INDEX.pack(item)
+    if not cursor.set_range(key):
+        return bool(cursor.last())
+    return bool(cursor.key() == key or cursor.prev())
 
 
 class Batch(Snapshot):
     """A write transaction: what it has put is visible to its own reads, and to others once it has committed."""
 
-    def put_entry(self, index: int, asset_id: bytes, data: bytes) -> None:
-        self._put_new("entries", _INDEX.pack(index), data)
-        self._put_new("ids", asset_id, _INDEX.pack(index))
+    def append_entries(self, first: int, data: Any) -> None:
+        """Consecutive entries from index `first`; the row must come after every other."""
+        self._append("entries", _INDEX.pack(first), data)
 
-    def put_node(self, node: Node) -> None:
-        self._put_new("nodes", _NODE.pack(node.level, node.index), node.hash)
+    def append_hashes(self, level: int, first: int, data: Any) -> None:
+        """Consecutive hashes of a level from index `first`."""
+        self._put_new("hashes", _NODE.pack(level, first), data)
 
-    def put_blob(self, digest: bytes, data: bytes) -> None:
-        """Equal bytes are stored once."""
-        self._transaction.put(digest, data, db=self._tables["blobs"], overwrite=False)
+    def put_payload(self, index: int, content: bytes | None, meta: bytes | None) -> None:
+        """What belongs to an entry; None for what is kept elsewhere."""
+        if content is not None:
+            self._append("contents", _INDEX.pack(index), content)
+        if meta is not None:
+            self._append("metas", _INDEX.pack(index), meta)
 
-    def put_head(self, head: Head) -> None:
-        data = _HEAD.pack(LAYOUT, head.tree_size) + head.checkpoint.encode()
-        self._transaction.put(_HEAD_KEY, data, db=self._tables["head"])
+    def erase_payload(self, index: int) -> None:
+        """Delete an entry's content and metadata; without effect where there are none."""
+        for table in ("contents", "metas"):
+            self._transaction.delete(_INDEX.pack(index), db=self._tables[table])
 
-    def _put_new(self, table: str, key: bytes, data: bytes) -> None:
-        """Rows of an append-only log are never replaced; one that is already there contradicts the head."""
+    def put_segment(self, run: int, number: int, data: Any) -> None:
+        self._put_new("runs", _SEGMENT.pack(run, number), data)
+
+    def delete_segment(self, run: int, number: int) -> None:
+        self._transaction.delete(_SEGMENT.pack(run, number), db=self._tables["runs"])
+
+    def put_state(self, name: str, data: bytes) -> None:
+        self._transaction.put(name.encode(), data, db=self._tables["state"])
+
+    def _append(self, table: str, key: bytes, data: Any) -> None:
+        """Rows of a log only go to the end; one that would not contradicts the head."""
+        if not self._transaction.put(key, data, db=self._tables[table], append=True):
+            raise _corrupt("a row at or beyond this one already exists", f"{table} {key.hex()}")
+
+    def _put_new(self, table: str, key: bytes, data: Any) -> None:
         if not self._transaction.put(key, data, db=self._tables[table], overwrite=False):
-            raise _corrupt("a row beyond the head already exists", f"{table} {key.hex()}")
+            raise _corrupt("the row already exists", f"{table} {key.hex()}")
 
 
 class Store:
@@ -168,22 +220,22 @@ class Store:
             map_bytes: how large the shard may grow. Open again with more once it is full.
         Raises:
             LedgerLocked: another owner kept it for `lock_wait_s` seconds.
-            LedgerFull: no room to make it.
-            LedgerCorrupt: the file there is no environment of this kind.
+            LedgerFull, LedgerReadOnly: no room to make it, or no right to write there.
+            LedgerCorrupt: the file there is no environment of this kind, or of another layout, or was cut off.
+            LogMismatch: what is there is no directory, or has files and no shard in it.
         """
-        with full_is_named(path):
-            path.mkdir(parents=True, exist_ok=True)
+        with refusal_is_named(path):
+            _make_directory(path)
             lock = hold_lock(path / LOCK_FILE, lock_wait_s)
         try:
-            with full_is_named(path), _named_errors(path):
+            with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
+                _make_environment(path, map_bytes)
                 reserve(path / READERS_FILE, READERS_BYTES)
                 environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX)
-                tables = _make_tables(environment)
+                tables = _tables(environment, path, complete=True)
         except BaseException:
             os.close(lock)
             raise
-        sync_directory(path)
-        sync_directory(path.parent)
         return cls(path, environment, tables, lock)
 
     @classmethod
@@ -191,14 +243,20 @@ class Store:
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
         Raises:
-            LedgerCorrupt: there is no environment of this kind.
+            LedgerCorrupt: there is no environment of this kind, or it is of another layout, or was cut off.
             LedgerError: it cannot be opened; the text says why.
         """
-        with _named_errors(path):
+        with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
+            if not has_data(path):
+                raise LedgerCorrupt(
+                    f"there is no {DATA_FILE}, or nothing in it",
+                    where=str(path),
+                    fix="Name the directory of a shard, or restore it from a copy.",
+                )
             environment = lmdb.open(
                 str(path), map_size=MAP_BYTES_DEFAULT, max_dbs=len(TABLES), readonly=True, create=False
             )
-            return cls(path, environment, _find_tables(environment), None)
+            return cls(path, environment, _tables(environment, path, complete=False), None)
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -207,8 +265,22 @@ class Store:
         Raises:
             LedgerCorrupt: LMDB found a broken page.
         """
-        with _named_errors(self.path), self._environment.begin() as transaction:
+        with _named_errors(self.path), self._begin_read() as transaction:
             yield Snapshot(transaction, self._tables)
+
+    def _begin_read(self) -> Any:
+        """A process that was killed keeps its places in the table of readers: where there is no other, they are taken
+        from it."""
+        try:
+            return self._environment.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self._environment.reader_check()
+            return self._environment.begin(buffers=True)
+
+    def _begin_write(self) -> Any:
+        """What readers that were killed had pinned is free again. Cost: 0.1 us more."""
+        self._environment.reader_check()
+        return self._environment.begin(write=True, buffers=True)
 
     @contextmanager
     def write(self) -> Iterator[Batch]:
@@ -220,8 +292,9 @@ class Store:
             LedgerError: the commit failed otherwise, and whether it is on disk is not known until the next open.
         """
         try:
-            with _named_errors(self.path), self._environment.begin(write=True) as transaction:
+            with _named_errors(self.path), self._begin_write() as transaction:
                 yield Batch(transaction, self._tables)
+            _complete(self._environment, self.path)
         except LedgerFull:
             with self.read():  # LMDB refuses this after a failure that may have reached the disk
                 pass
@@ -235,60 +308,155 @@ class Store:
             self._lock = None
 
 
-def unpack_index(data: bytes) -> int:
-    """The index in a stored key or value.
+def unpack_index(data: bytes | memoryview) -> int:
+    """The index in a stored key.
 
     Raises:
         LedgerCorrupt: it has not eight bytes.
     """
     if len(data) != _INDEX.size:
-        raise _corrupt("an index has not eight bytes", data[: _INDEX.size].hex())
+        raise _corrupt("an index has not eight bytes", bytes(data[: _INDEX.size]).hex())
     return int(_INDEX.unpack(data)[0])
 
 
-def _make_tables(environment: Any) -> dict[str, Any]:
-    """All tables, made in one transaction, so that there is never an environment with some of them."""
-    with environment.begin(write=True) as transaction:
-        return {name: environment.open_db(name.encode(), txn=transaction) for name in TABLES}
+def has_data(path: Path) -> bool:
+    """Whether there is a data file with anything in it."""
+    file = path / DATA_FILE
+    return file.exists() and file.stat().st_size > 0
 
 
-def _find_tables(environment: Any) -> dict[str, Any]:
-    return {name: environment.open_db(name.encode(), create=False) for name in TABLES}
+def _make_directory(path: Path) -> None:
+    """Make the directory of a shard, if there is none."""
+    if path.exists() and not path.is_dir():
+        raise LogMismatch(
+            "there is a file and no directory", where=str(path), fix="Name the directory of a shard, or a new one."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _make_environment(path: Path, map_bytes: int) -> None:
+    """Make the data file, with its tables, if there is none. Its name is durable when this returns.
+
+    It is made under another name, and gets its own once it is whole: LMDB begins a new file with pages that it does not
+    sync, so a power cut could leave a file that cannot be opened.
+    """
+    new = path / NEW_FILE
+    if not has_data(path):
+        if others := sorted({each.name for each in path.iterdir()} - _OTHER_FILES):
+            raise LogMismatch(
+                f"there is no shard, but {others[0]!r}",
+                where=str(path),
+                fix="Name the directory of a shard, or a new one.",
+            )
+        new.unlink(missing_ok=True)
+        try:
+            with _named_errors(path):
+                _make_tables(new, map_bytes)
+            new.replace(path / DATA_FILE)
+        finally:
+            new.unlink(missing_ok=True)
+    sync_directory(path)
+    sync_directory(path.parent)
+
+
+def _make_tables(file: Path, map_bytes: int) -> None:
+    """Make a data file with empty tables, durably."""
+    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=map_bytes, max_dbs=len(TABLES))
+    with closing(environment), environment.begin(write=True) as transaction:
+        for name in TABLES:
+            environment.open_db(name.encode(), txn=transaction)
+
+
+def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:
+    """The tables of an environment.
+
+    Args:
+        complete: see `_complete`; else a file that ends too early is refused.
+    """
+    try:
+        environment.reader_check()
+        if complete:
+            _complete(environment, path)
+        elif (num_bytes := _missing_bytes(environment, path)) > 0:
+            raise LedgerCorrupt(
+                f"the file ends {num_bytes} bytes before its last page",
+                where=str(path / DATA_FILE),
+                fix="It was cut off: restore it from a copy; or let its owner open it, if that died at a bad moment.",
+            )
+        with environment.begin() as transaction:
+            names = sorted(transaction.cursor().iternext(values=False))
+        if names != sorted(name.encode() for name in TABLES):
+            raise LedgerCorrupt(
+                "the tables there are not those of this layout",
+                where=str(path),
+                fix="Open it with the release that wrote it, or begin a new log in another directory.",
+            )
+        return {name: environment.open_db(name.encode(), create=False) for name in TABLES}
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _missing_bytes(environment: Any, path: Path) -> int:
+    """How far the file ends before the last page that the environment knows."""
+    num_bytes: int = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return num_bytes - (path / DATA_FILE).stat().st_size
+
+
+def _complete(environment: Any, path: Path) -> None:
+    """Let the file reach to the last page that the environment knows.
+
+    LMDB does not write pages at its end that one transaction took and freed. To read beyond the end of a mapped file
+    kills the process (SIGBUS), so for everybody else a file that ends too early is one that was cut off. If it was, it
+    has holes now: what belongs there is found missing when it is read.
+    """
+    if _missing_bytes(environment, path) <= 0:
+        return
+    descriptor = os.open(path / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        page_bytes = environment.stat()["psize"]
+        os.posix_fallocate(descriptor, environment.info()["last_pgno"] * page_bytes, page_bytes)
+    except OSError as error:
+        if error.errno not in FULL_ERRNOS:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Turn LMDB's errors into ours."""
+def _named_errors(path: Path, fix: str = _REPEAT) -> Iterator[None]:
+    """Turn LMDB's errors into ours; `fix` is for those without a better name."""
     try:
         yield
     except lmdb.Error as error:
-        raise _named(error, path) from error
+        raise _named(error, path, fix) from error
 
 
-def _named(error: lmdb.Error, path: Path) -> LedgerError:
+def _named(error: lmdb.Error, path: Path, fix: str) -> LedgerError:
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull(
             "the map is full", where=str(path), fix="Open the shard again with a larger map_bytes, then append again."
         )
     code = getattr(error, "code", 0)
     if code == errno.EIO:
-        code = _growth_errno(path / DATA_FILE)
-    if code in FULL_ERRNOS:
-        return LedgerFull(os.strerror(code), where=str(path), fix="Free some space, then append again.")
+        code = _growth_errno(path)
+    if refusal := named_refusal(code, path):
+        return refusal
     if isinstance(error, _CORRUPT):
         return LedgerCorrupt(str(error), where=str(path), fix="Run fsck on the shard and restore it from a copy.")
-    return LedgerError(
-        str(error), where=str(path), fix="Close the shard, open it again and repeat the call; repeats are harmless."
-    )
+    return LedgerError(str(error), where=str(path), fix=fix)
 
 
-def _growth_errno(file: Path) -> int:
-    """Why a data file cannot grow: an errno, or 0 if it can.
+def _growth_errno(path: Path) -> int:
+    """Why the data file cannot grow: an errno, or 0 if it can.
 
     LMDB reports a short write as EIO, and a disk that fills up gives a short write first. So the file system itself
     is asked for a little space past the end, which LMDB will use once it gets there. It is not given back: cutting the
     file could cut off what another thread has written meanwhile.
     """
+    file = next((file for file in (path / NEW_FILE, path / DATA_FILE) if file.exists()), None)
+    if file is None:
+        return 0
     descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, _GROWTH_PROBE_BYTES)

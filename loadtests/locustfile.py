@@ -73,7 +73,7 @@ def check(status_code: int, content: bytes) -> str:
         entry = verify(status.asset.receipt, KEYS, status.asset.content.encode()).entry
     except ReceiptInvalid as error:
         return f"the receipt does not verify: {error}"
-    return "" if entry.asset_id.hex() == status.asset.asset_id else "the receipt is another asset's"
+    return "" if entry.id.hex() == status.asset.asset_id else "the receipt is another asset's"
 
 
 class PriorityUser(AssetUser):

@@ -1,6 +1,8 @@
 """Requests, copies and a small engine for tests: one scarf, a copy that is true of it and one that is not."""
 
 import asyncio
+import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +14,10 @@ from engine.admission import RequestBody, admit, convert
 from engine.config import CONFIGS, Config, HttpConfig, LedgerConfig
 from engine.embedded import LocalPort, LocalStages
 from engine.generators.contract import Attempt, Draft, Generator, ModelInfo
-from engine.records import ShardKeeper
-from engine.request import AssetRequest
+from engine.records import Commit, ShardKeeper
+from engine.request import AssetRequest, Reason
 from engine.service import Service
+from engine.tiers import Tier
 from engine.worker import work
 from gate.assess import Gate
 from gate.policy import Policy, load_policies
@@ -25,6 +28,7 @@ MAP_BYTES = 1 << 24
 FACTS = {"article": "Scarf", "colour": "Teal", "material": "Wool"}
 TRUE_COPY = "This teal wool scarf has a calm, simple look that is easy to like. Put it on and enjoy the day."
 FALSE_COPY = "This red silk scarf has a calm, simple look that is easy to like. Put it on and enjoy the day."
+ASSET_POLICY = b'{"name":"default"}'
 MODEL = ModelInfo(name="fake", digest="00" * 32, backend="fake")
 
 
@@ -55,6 +59,28 @@ def draft(attempt_id: str, text: str = TRUE_COPY, *, model: ModelInfo = MODEL) -
     return Draft(attempt_id, text, "stop", 10, len(text.split()), model)
 
 
+def commit(number: int = 1, **fields: Any) -> Commit:
+    """An accepted draft; two of one number have the same asset id."""
+    given: dict[str, Any] = {
+        "asset_id": f"{number:032x}",
+        "content": TRUE_COPY,
+        "request_hash": hashlib.sha256(b"request %d" % number).digest(),
+        "tenant": "acme",
+        "value_micros": 50_000,
+        "tier": Tier.FLEX,
+        "priority": 2,
+        "model": MODEL,
+        "policy_name": "default",
+        "policy": ASSET_POLICY,
+        "num_attempts": 3,
+        "num_tokens": 60,
+        "constrained": True,
+        "latency_ms": 123,
+        "reasons": (Reason(0, "length", "too short"), Reason(1, "missing", "colour")),
+    }
+    return Commit(**(given | fields))
+
+
 class Script:
     """A writer for `FakeGenerator`: one copy after the other, the last one for ever. Keeps the attempts it saw."""
 
@@ -74,11 +100,14 @@ def small_config(path: Path, **parts: Any) -> Config:
 
 
 def open_keepers(
-    path: Path, *, num_shards: int = 2, map_bytes: int = MAP_BYTES, now_ms: Callable[[], int] = lambda: NOW_MS
+    path: Path, *, num_shards: int = 2, map_bytes: int = MAP_BYTES, now_ns: Callable[[], int] = lambda: NOW_MS * 10**6
 ) -> tuple[LogKeys, list[ShardKeeper]]:
     """A ledger and its keepers."""
     keys = open_keys(path, "mintage.test", num_shards)
-    return keys, [ShardKeeper(path, keys, n, map_bytes=map_bytes, now_ms=now_ms) for n in range(num_shards)]
+    return keys, [
+        ShardKeeper(path, keys, number, map_bytes=map_bytes, now_ns=now_ns, entropy=os.urandom)
+        for number in range(num_shards)
+    ]
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 # Folders whose tests run on the pure core alone.
 PURE = frozenset({"unit", "property", "interleaving", "simulation"})
 
-pytest.register_assert_rewrite("contract_generator")
+pytest.register_assert_rewrite("contract_generator", "crash_checks")
 
 # The machine's speed is not under test; `print_blob` says how to replay a failure.
 hypothesis.settings.register_profile("mintage", deadline=None, print_blob=True)

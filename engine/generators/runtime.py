@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -39,6 +39,31 @@ def text_environment(num_threads: int) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_V2_MODEL_RUNNER": "0",  # it takes another kind of logits processor; off by default on a CPU
     }
+
+
+def hide_llvm_names() -> None:
+    """Let vLLM start in a process that has numba, and so the ledger.
+
+    While vLLM 0.32 starts on a CPU it looks for "kernel" in the `__dict__` of every attribute of every module. The
+    handle that llvmlite has of its library answers any name with a function, `__dict__` too, which has no `get`. Names
+    with two underscores at both ends are no symbols of a library, so from now on they are refused. Calling it again
+    does nothing.
+    """
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    if ffi is None:
+        return
+    library = type(ffi.lib)
+    symbol = library.__getattr__
+    if hasattr(symbol, "__wrapped__"):
+        return
+
+    @functools.wraps(symbol)
+    def public_symbol(lib: Any, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return symbol(lib, name)
+
+    library.__getattr__ = public_symbol
 
 
 @functools.cache

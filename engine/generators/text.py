@@ -20,6 +20,7 @@ from engine.config import TextConfig
 from engine.errors import ErrorBody, InvalidRequest, StartFailed, Unavailable
 from engine.generators.contract import Attempt, Draft, ModelInfo
 from engine.generators.nucleus import keep_nucleus
+from engine.generators.runtime import hide_llvm_names
 from engine.models.registry import ModelSource
 
 GIB = 1 << 30
@@ -100,6 +101,7 @@ class TextGenerator:
         self.own_nucleus = current_platform.is_cpu()  # GPUs sort faster than they would ask back
         if self.own_nucleus:
             args.logits_processors = [Nucleus]
+        hide_llvm_names()
         try:
             self.engine = LLMEngine.from_engine_args(args)
         except Exception as error:

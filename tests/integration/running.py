@@ -20,10 +20,11 @@ from actors.ports import free_port
 from engine.config import CONFIGS
 from engine.request import Asset, Status
 from gate.policy import RETRIES_MAX
-from ledger.entry import Entry, Kind, decode
+from ledger.entry import ENTRY_BYTES, Entry, decode
 from ledger.log import shard_paths
+from ledger.queries import ASSET_KINDS
+from ledger.reader import Reader
 from ledger.receipt import verify
-from ledger.store import Store
 
 ROOT = Path(__file__).parents[2]
 START_S_MAX = 600.0  # a first start converts the model, which takes minutes on a busy machine
@@ -129,7 +130,7 @@ class RunningEngine:
     def acknowledge(self, asset: Asset) -> Asset:
         """Remember an asset that the engine said is released. Its receipt must prove it, then and for ever."""
         verified = verify(asset.receipt, self.verifier_keys(), asset.content.encode())
-        assert verified.entry.asset_id.hex() == asset.asset_id
+        assert verified.entry.id.hex() == asset.asset_id
         known = self.acknowledged.setdefault(asset.asset_id, asset)
         assert (known.content_hash, known.shard, known.index) == (asset.content_hash, asset.shard, asset.index)
         return asset
@@ -189,8 +190,7 @@ class RunningEngine:
         """Every asset's entry, read from the files."""
         found = []
         for path in shard_paths(self.data / "ledger"):
-            store = Store.open_readonly(path)
-            with store.read() as snapshot:
-                found += [decode(data) for _, data in snapshot.rows("entries")]
-            store.close()
-        return [entry for entry in found if entry.kind == Kind.ASSET]
+            with Reader.open(path) as reader:
+                data = reader.read_entries(0, reader.tree_size)
+            found += [decode(data[begin : begin + ENTRY_BYTES]) for begin in range(0, len(data), ENTRY_BYTES)]
+        return [entry for entry in found if entry.kind in ASSET_KINDS]

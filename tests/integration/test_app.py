@@ -7,17 +7,21 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from memory_log import MemoryLog
 from running import DEADLINE_MS, RunningEngine, until
 
-from actors.api import BODY_BYTES_MAX
+from actors.answers import BODY_BYTES_MAX
 from engine.admission import asset_id
 from engine.catalogue import brief_facts, load
 from engine.config import CONFIGS
 from engine.errors import ErrorBody
 from engine.request import Asset, Status
 from engine.tiers import Tier
+from ledger.entry import from_bytes, owner_of
 from ledger.errors import ReceiptInvalid
+from ledger.note import Policy, parse_verifier_key
 from ledger.receipt import verify
+from ledger.tile_client import VerifiedTiles
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
@@ -56,7 +60,7 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
     assert hashlib.sha256(content.content).hexdigest() == asset.content_hash
     receipt = (await http.get(f"/v1/assets/{asset.asset_id}/receipt")).text
     proved = verify(receipt, engine.verifier_keys(), content.content)
-    assert (proved.entry.asset_id.hex(), proved.entry.value_micros, proved.index) == (asset.asset_id, 77, asset.index)
+    assert (proved.entry.id.hex(), proved.entry.amount, proved.index) == (asset.asset_id, 77, asset.index)
     assert (proved.entry.shard, len(proved.entry.parents)) == (asset.shard, 2)
     assert engine.released(await http.get(f"/v1/assets/{asset.asset_id}")).content == asset.content
     words = asset.content.lower()
@@ -66,6 +70,79 @@ async def test_a_brief_becomes_an_asset_whose_receipt_verifies_offline(
 async def test_a_receipt_does_not_verify_with_another_text(engine: RunningEngine, first: Asset) -> None:
     with pytest.raises(ReceiptInvalid, match="content"):
         verify(first.receipt, engine.verifier_keys(), first.content.encode() + b" ")
+
+
+def tiles_of(engine: RunningEngine, name: str, key: str) -> VerifiedTiles:
+    """A log of the engine as whoever has nothing but its public key reads it."""
+
+    def fetch(path: str) -> bytes:
+        return httpx.get(f"{engine.url}/log/{name}/{path}").raise_for_status().content
+
+    return VerifiedTiles(fetch, Policy((parse_verifier_key(key),)))
+
+
+async def test_anyone_verifies_an_asset_from_the_static_files_of_its_log_and_the_public_key(
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
+) -> None:
+    key = engine.verifier_keys()[first.shard]
+    tiles = await asyncio.to_thread(tiles_of, engine, str(first.shard), key)
+    (entry,) = from_bytes(await asyncio.to_thread(tiles.read_entries, first.index, first.index + 1))
+    assert entry["id"].tobytes().hex() == first.asset_id
+    assert entry["content_hash"].tobytes() == hashlib.sha256(first.content.encode()).digest()
+    assert (await http.get(f"/log/{first.shard}/checkpoint")).headers["cache-control"] == "no-store"
+    assert error_of(await http.get(f"/log/{first.shard}/tile/9/000")).code == "not_found"
+    assert error_of(await http.get("/log/7/checkpoint")).code == "not_found"
+
+
+async def test_super_checkpoints_cover_every_shard_and_one_key_checks_them(
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
+) -> None:
+    super_key = (await http.get("/v1/verifier-keys/super")).text.strip()
+
+    def newest_moment() -> list[tuple[int, int, bytes]]:
+        """Shard, size and root of each, out of the verified tiles."""
+        tiles = tiles_of(engine, "super", super_key)
+        entries = from_bytes(tiles.read_entries(0, tiles.tree_size))[-2:]
+        return [(int(row["code"]), int(row["amount"]), row["content_hash"].tobytes()) for row in entries]
+
+    def is_covered() -> bool:
+        return any(shard == first.shard and size > first.index for shard, size, _ in newest_moment())
+
+    await until(is_covered, "a moment covers the asset")
+    moment = await asyncio.to_thread(newest_moment)
+    assert [shard for shard, _, _ in moment] == [0, 1]
+    for shard, size, root in moment:
+        tiles = await asyncio.to_thread(tiles_of, engine, str(shard), engine.verifier_keys()[shard])
+        log = MemoryLog(await asyncio.to_thread(tiles.read_entries, 0, size))
+        assert log.root(size) == root
+
+
+async def test_an_asset_is_sold_for_money_and_its_lineage_is_told(
+    engine: RunningEngine, http: httpx.AsyncClient, first: Asset
+) -> None:
+    ids = {}
+    for tenant, limit in (("bank", "none"), ("bob", "debits_within_credits"), ("seller", "none")):
+        opened = {"tenant": tenant, "currency": 978, "accounts": [{"key": "main", "limit": limit}]}
+        (entered,) = (await http.post("/v1/accounts", json=opened)).json()["results"]
+        assert entered["result"] in ("ok", "exists")
+        ids[tenant] = entered["id"]
+    fund = {"key": "fund", "debit": ids["bank"], "credit": ids["bob"], "amount": 100}
+    moved = await http.post("/v1/transfers", json={"tenant": "bank", "currency": 978, "transfers": [fund, fund]})
+    assert [each["result"] for each in moved.json()["results"]][1:] == ["exists"]
+    asset = engine.released(await http.post("/v1/assets", json=body("sold"))).asset_id
+    sale = {"key": "1", "asset": asset, "seller": "public", "buyer": "bob", "deadline_ms": DEADLINE_MS - 60_000}
+    sale |= {"price": 100, "currency": 978, "payer": ids["bob"], "payee": ids["seller"]}
+    for _ in range(2):
+        sold = await http.post("/v1/exchanges", json=sale)
+        assert (sold.status_code, sold.json()["state"]) == (200, "settled"), sold.text
+    account = (await http.get(f"/v1/accounts/{ids['seller']}")).json()
+    assert (account["credits_posted"], account["credits_pending"]) == (100, 0)
+    owner = (await http.get(f"/v1/assets/{asset}/owner")).json()
+    assert owner["owner"] == owner_of("bob").hex()
+    assert verify(owner["receipts"][0], engine.verifier_keys()).entry.owner == owner_of("bob")
+    lineage = (await http.get(f"/v1/assets/{asset}/lineage")).json()
+    assert [each["kind"] for each in lineage["entries"]] == ["asset", "model", "policy"]
+    assert (await http.get(f"/v1/assets/{first.asset_id}/owner")).json()["owner"] == owner_of("public").hex()
 
 
 async def test_checkpoints_cover_what_was_released(http: httpx.AsyncClient, first: Asset) -> None:

@@ -117,7 +117,7 @@ def test_show_tells_of_an_asset_and_of_none(engine: RunningEngine, minted: Path)
     receipt = receipts(minted)[0]
     with connect(engine.url) as client:
         verified = verify(receipt.read_text(), engine.verifier_keys())
-        asset = client.result(verified.entry.asset_id.hex())
+        asset = client.result(verified.entry.id.hex())
     ran = mintage("show", asset.asset_id, "--url", engine.url, "--json")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["asset"]["content"] == asset.content

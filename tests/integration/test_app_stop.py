@@ -33,8 +33,8 @@ def test_the_ledger_of_the_stopped_engine_is_clean(stopped_engine: RunningEngine
 def test_everything_acknowledged_is_in_the_ledger_exactly_once(stopped_engine: RunningEngine) -> None:
     entries = stopped_engine.asset_entries()
     assert stopped_engine.acknowledged
-    assert max(Counter(entry.asset_id for entry in entries).values()) == 1
-    recorded = {entry.asset_id.hex(): entry.content_hash.hex() for entry in entries}
+    assert max(Counter(entry.id for entry in entries).values()) == 1
+    recorded = {entry.id.hex(): entry.content_hash.hex() for entry in entries}
     told = {asset_id: asset.content_hash for asset_id, asset in stopped_engine.acknowledged.items()}
     assert {asset_id: recorded.get(asset_id) for asset_id in told} == told
     assert set(recorded) == set(told), "an asset that nobody was told of"

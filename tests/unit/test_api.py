@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from briefs import FACTS, FALSE_COPY, TRUE_COPY, open_service
 
-from actors.api import BODY_BYTES_MAX, EXAMPLE_ERROR, EXAMPLE_REQUEST, build_api
+from actors.answers import BODY_BYTES_MAX
+from actors.api import EXAMPLE_ERROR, EXAMPLE_REQUEST, build_api
 from engine.config import IntakeConfig
 from engine.errors import DeadlineExceeded, ErrorBody, Overloaded
 from engine.generators.contract import Attempt, Draft

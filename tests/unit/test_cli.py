@@ -214,7 +214,7 @@ def test_fsck_finds_a_shard_that_is_missing(ledger: Path) -> None:
 
 def test_fsck_with_keys_that_are_not_there_is_a_named_error(ledger: Path, tmp_path: Path) -> None:
     ran = mintage("fsck", str(ledger), "--key", str(tmp_path / "none"), "--json")
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     error = json.loads(ran.stdout)["error"]
     assert (error["code"], error["where"]) == ("invalid_request", str(tmp_path / "none"))
 

@@ -56,3 +56,24 @@ def test_a_haproxy_that_is_not_there_is_a_named_error() -> None:
     done = imported(BINARY_VARIABLE, **{BINARY_VARIABLE: "/nowhere/haproxy"})
     assert done.returncode != 0
     assert f"StartFailed: start_failed at {BINARY_VARIABLE}: " in done.stderr
+
+
+def test_the_ledgers_compiler_does_not_keep_vllm_from_starting() -> None:
+    """vLLM reads `vars()` of every attribute of every module: whatever has a `__dict__` must have a real one."""
+    script = """
+import sys
+import ledger.sha256
+from engine.generators.runtime import hide_llvm_names
+hide_llvm_names()
+hide_llvm_names()
+wrong = [
+    f"{name}.{key}"
+    for name, module in list(sys.modules.items())
+    for key, value in list(getattr(module, "__dict__", {}).items())
+    if hasattr(value, "__dict__") and not hasattr(vars(value), "get")
+]
+assert not wrong, wrong
+import numpy
+assert ledger.sha256.leaf_hashes(numpy.zeros((2, 240), numpy.uint8)).shape == (2, 32)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

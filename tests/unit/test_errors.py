@@ -89,7 +89,7 @@ def test_an_error_of_another_package_is_rebuilt_with_the_status_of_its_body(code
     error = rebuild(body)
     assert error.body == body
     assert error.http_status == http_status(body)
-    assert isinstance(error, Unavailable) == (code in ("ledger_full", "ledger_locked"))
+    assert isinstance(error, Unavailable) == (code in ("ledger_full", "ledger_read_only", "ledger_locked"))
     assert type(pickle.loads(pickle.dumps(error))) is type(error)
 
 
@@ -97,6 +97,7 @@ def test_an_error_of_another_package_is_rebuilt_with_the_status_of_its_body(code
     ("kind", "status"),
     [
         (ledger_errors.LedgerFull, 503),
+        (ledger_errors.LedgerReadOnly, 503),
         (ledger_errors.LedgerLocked, 503),
         (ledger_errors.EntryNotFound, 404),
         (ledger_errors.LedgerCorrupt, 500),

@@ -1,8 +1,6 @@
 """Hops: an actor's own error arrives as what it is, at once; no answer is tried again; and batches fit in a message."""
 
 import asyncio
-import pickle
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import msgspec
 import pytest
 import virtual_time
 from briefs import FACTS, TRUE_COPY, attempt, draft, policies, small_config
+from stub_handle import Method, StubHandle
 from virtual_time import settle
 
 import actors.hop
@@ -28,6 +27,7 @@ from actors.hop import (
     caller,
     encode,
 )
+from engine.calls import PlaceOf, decode_call
 from engine.errors import InvalidRequest, MintageError, Refused, Unavailable
 from engine.generators.fake import FakeGenerator
 from engine.records import Commit, Outcome
@@ -38,36 +38,6 @@ from ledger.errors import LedgerCorrupt
 CORRUPT = LedgerCorrupt("its bytes are not its leaf", where="entry 3", fix="Restore it from a copy.")
 # What Serve raises where a replica is not there: in its router, of gRPC, of a connection it lost in the middle.
 TRANSPORT = [ConnectionError("refused"), RuntimeError("Unexpected error (StatusCode.UNAVAILABLE)"), OSError("gone")]
-
-
-class Method:
-    """A method of an actor behind a handle: arguments and results are pickled, and calls may get lost on the way."""
-
-    def __init__(self, method: Callable[..., Awaitable[Any]]) -> None:
-        self.method = method
-        self.losses: list[BaseException] = []
-        self.answer_losses: list[BaseException] = []
-        self.num_calls = 0
-
-    async def remote(self, *args: Any) -> Any:
-        self.num_calls += 1
-        if self.losses:
-            raise self.losses.pop(0)
-        answer = pickle.loads(pickle.dumps(await self.method(*pickle.loads(pickle.dumps(args)))))
-        if self.answer_losses:
-            raise self.answer_losses.pop(0)
-        return answer
-
-
-class StubHandle:
-    """A Serve handle of an actor in this process."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self.methods: dict[str, Method] = {}
-
-    def __getattr__(self, name: str) -> Method:
-        return self.methods.setdefault(name, Method(getattr(self.actor, name)))
 
 
 class Shard:
@@ -91,6 +61,22 @@ class Shard:
     @answering
     async def checkpoint(self, _: bytes) -> bytes:
         return encode(["a checkpoint"])
+
+    @answering
+    async def read(self, path: str) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return encode(f"what is at {path}".encode())
+
+    @answering
+    async def read_super(self, path: str) -> bytes:
+        return encode(f"what the super-log has at {path}".encode())
+
+    @answering
+    async def call(self, data: bytes) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return encode(int(decode_call(data).id))
 
     @answering
     async def upper(self, batch: bytes) -> bytes:
@@ -150,6 +136,25 @@ async def test_a_cancellation_on_the_other_side_is_no_answer_and_one_on_this_sid
     calling.cancel()
     await settle()
     assert calling.cancelled()
+
+
+async def test_a_call_of_a_shard_arrives_with_its_answer_or_its_error() -> None:
+    handles = [StubHandle(Shard()), StubHandle(Shard(CORRUPT))]
+    stages = RemoteStages(StubHandle(Gatekeeper(policies())), handles)
+    handles[0].call.losses = [ConnectionError("refused")]
+    assert await stages.call(0, PlaceOf(b"17")) == 17
+    with pytest.raises(MintageError) as caught:
+        await stages.call(1, PlaceOf(b"17"))
+    assert (caught.value.body.code, handles[1].call.num_calls) == ("ledger_corrupt", 1)
+
+
+async def test_logs_are_read_from_their_shards_and_the_super_log_from_beside_the_first() -> None:
+    stages = RemoteStages(StubHandle(Gatekeeper(policies())), [StubHandle(Shard()), StubHandle(Shard(CORRUPT))])
+    assert list(stages.logs) == ["0", "1", "super"]
+    assert await stages.logs["0"]("checkpoint") == b"what is at checkpoint"
+    assert await stages.logs["super"]("checkpoint") == b"what the super-log has at checkpoint"
+    with pytest.raises(MintageError, match="not its leaf"):
+        await stages.logs["1"]("tile/0/000")
 
 
 def test_stages_ask_again_after_every_loss_and_give_up_after_the_last_pause() -> None:

@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 # Who alone may import what: files, or folders with all that is in them.
 HOMES = {
-    "lmdb": ("ledger/store.py", "tests/unit", "tests/fault"),
+    "lmdb": ("ledger/store.py", "bench/ledger_peers_stores.py", "tests/stored_bytes.py", "tests/unit", "tests/fault"),
     "vllm": ("engine/generators/text.py", "bench", "tests/integration"),
     "ray": ("actors", "loadtests", "bench", "tests/integration", "tests/fault"),
 }

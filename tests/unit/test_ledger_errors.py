@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from ledger import errors
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, SizeConflict
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LedgerError)]
 
@@ -20,4 +20,16 @@ def test_an_error_keeps_its_kind_and_its_four_fields_when_pickled(kind: type[Led
 
 def test_every_error_has_a_code_of_its_own() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 10
+    assert len(set(codes)) == len(codes) > 1
+
+
+def test_an_error_keeps_what_a_kind_of_its_own_adds_when_pickled() -> None:
+    error = pickle.loads(pickle.dumps(SizeConflict("it has grown", where="log", fix="Go on from there.", size=2**63)))
+    assert (type(error), error.size, error.http_status) == (SizeConflict, 2**63, 409)
+    assert error.what == "it has grown"
+
+
+def test_who_catches_the_root_catches_every_kind() -> None:
+    for kind in KINDS:
+        with pytest.raises(LedgerError, match="mend it"):
+            raise kind("it broke", where="here", fix="mend it")

@@ -1,76 +1,88 @@
-"""fsck on ledgers that are whole, absent, or signed by somebody else. Damage is in tests/fault."""
+"""fsck on ledgers that are whole, absent, signed by somebody else, or signed over entries that break the rules.
 
+Damage is in tests/fault.
+"""
+
+import hashlib
+import os
 import shutil
+import signal
 from pathlib import Path
 
+import msgspec
 import pytest
+from fsck_logs import NAME, START_NS, append, entropy_of, fill, forge, item, keys_of_log, open_shard
+from settling import account, asset, ending, id_of, money, ownership
 
-from ledger import fsck
-from ledger.entry import Kind
-from ledger.fsck import check
-from ledger.log import LogKeys, begun_path, open_keys, shard_path
-from ledger.shard import NewEntry, Shard
+from ledger import fsck_report
+from ledger.entry import Entry, Flag, Kind
+from ledger.fsck import Report, check
+from ledger.fsck_shard import ShardCheck
+from ledger.log import begun_path, open_keys, shard_path
+from ledger.payload import Payload
 
-
-def item(number: int, parents: tuple[tuple[int, int], ...] = ()) -> NewEntry:
-    return NewEntry(Kind.ASSET, number.to_bytes(16, "big"), b"content %d" % number, b"r" * 32, "acme", parents=parents)
+PLAIN = [asset(1, 7), asset(2, 7), asset(3, 7)]
+FUNDED = [account(1, Flag.DEBITS_WITHIN_CREDITS), account(2), money(10, 2, 1, 100)]
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A log of two shards: 7 and 3 entries; one of the second has a parent in the first."""
     path = tmp_path / "log"
-    keys = open_keys(path, "mintage.local", 2)
-    fill(path, keys, 0, [item(0), *(item(number, ((0, number - 1),)) for number in range(1, 7))])
-    fill(path, keys, 1, [item(10), item(11, ((0, 6),)), item(12)])
+    with open_shard(path, 0) as shard:
+        append(shard, item(1), *(item(2 + place, parents=((0, place),)) for place in range(6)))
+    with open_shard(path, 1) as shard:
+        shard.cover(0, 7)
+        append(shard, item(11), item(12, parents=((0, 6),)), item(13))
     return path
 
 
-def fill(path: Path, keys: LogKeys, shard: int, items: list[NewEntry]) -> None:
-    with Shard.open(
-        shard_path(path, shard), shard=shard, signer=keys.signers[shard], now_ms=lambda: 1, covers=lambda *_: True
-    ) as opened:
-        opened.append(items)
-
-
-def lines(report: fsck.Report) -> list[str]:
+def lines(report: Report) -> list[str]:
     return [str(problem) for problem in report.problems]
 
 
 def test_a_whole_log_has_no_problems(log: Path) -> None:
-    report = check(log)
-    assert (report.ok, report.num_shards, report.num_entries, lines(report)) == (True, 2, 10, [])
+    assert check(log) == Report(2, 10, ())
 
 
 def test_one_shard_can_be_checked_alone(log: Path) -> None:
-    report = check(shard_path(log, 1))
-    assert (report.ok, report.num_shards, report.num_entries) == (True, 1, 3)
+    assert check(shard_path(log, 1)) == Report(1, 3, ())
 
 
 def test_an_empty_shard_has_no_problems(tmp_path: Path) -> None:
-    keys = open_keys(tmp_path, "mintage.local", 1)
-    fill(tmp_path, keys, 0, [])
-    assert check(tmp_path) == fsck.Report(1, 0, ())
+    open_shard(tmp_path, num_shards=1).close()
+    assert check(tmp_path) == Report(1, 0, ())
+
+
+def test_a_log_with_everything_in_it_has_no_problems(tmp_path: Path) -> None:
+    fill(tmp_path, num_rounds=60)
+    report = check(tmp_path)
+    assert lines(report) == []
+    assert report.num_entries > 3072, "so many make a merge"
+
+
+def test_progress_counts_the_entries_of_all_shards(log: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    check(log, progress=lambda *counts: seen.append(counts))
+    assert seen == [(7, 10), (10, 10)]
+
+
+def test_a_checkpoint_of_fewer_entries_than_there_are_is_checked_at_its_size(tmp_path: Path) -> None:
+    with open_shard(tmp_path, num_shards=1) as shard:
+        for number in range(1, 121):
+            append(shard, item(number))
+        assert shard.tree_size == 120
+    assert check(tmp_path) == Report(1, 120, ())
 
 
 def test_the_callers_keys_are_believed_and_not_the_directorys(log: Path, tmp_path: Path) -> None:
     own = (log / "verifier.keys").read_text().splitlines()
-    others = open_keys(tmp_path / "other", "mintage.local", 2).verifier_keys
+    others = open_keys(tmp_path / "other", NAME, 2, entropy=entropy_of(9)).verifier_keys
     assert check(log, own).ok
     assert lines(check(log, others)) == [
         "shard-000 head: no known key has signed the note; it says that it is of 'mintage.local/shard-0'",
         "shard-001 head: no known key has signed the note; it says that it is of 'mintage.local/shard-1'",
     ]
-
-
-def test_a_log_replaced_with_its_keys_is_whole_by_its_own_keys_only(log: Path, tmp_path: Path) -> None:
-    own = (log / "verifier.keys").read_text().splitlines()
-    other = tmp_path / "other"
-    keys = open_keys(other, "mintage.local", 2)
-    for shard in range(2):
-        fill(other, keys, shard, [item(0)])
-    assert check(other).ok
-    assert len(lines(check(other, own))) == 2
 
 
 def test_a_shard_that_is_missing_is_a_problem(log: Path) -> None:
@@ -81,7 +93,7 @@ def test_a_shard_that_is_missing_is_a_problem(log: Path) -> None:
 
 
 def test_shards_that_are_all_missing_are_each_a_problem(tmp_path: Path) -> None:
-    open_keys(tmp_path, "mintage.local", 2)
+    keys_of_log(tmp_path)
     assert [str(problem.where) for problem in check(tmp_path).problems] == ["shard-000", "shard-001"]
 
 
@@ -103,7 +115,7 @@ def test_shards_in_each_others_place_are_problems(log: Path, tmp_path: Path) -> 
     assert "entry 6 is missing" in found.problems[2].what
 
 
-@pytest.mark.parametrize("name", ["shard-002", "shard-0000", "shard-000.old"])
+@pytest.mark.parametrize("name", ["shard-002", "shard-65535"])
 def test_a_shard_that_no_key_is_for_is_a_problem(log: Path, name: str) -> None:
     shutil.copytree(shard_path(log, 0), log / name)
     assert lines(check(log)) == [f"{name} head: no verifier key is for a shard of this name"]
@@ -112,8 +124,7 @@ def test_a_shard_that_no_key_is_for_is_a_problem(log: Path, name: str) -> None:
 def test_a_copy_of_a_shard_under_another_name_can_be_checked_alone(log: Path, tmp_path: Path) -> None:
     own = (log / "verifier.keys").read_text().splitlines()
     shutil.copytree(shard_path(log, 1), tmp_path / "copy")
-    report = check(tmp_path / "copy", own)
-    assert (lines(report), report.num_entries) == ([], 3)
+    assert check(tmp_path / "copy", own) == Report(1, 3, ())
 
 
 def test_verifier_keys_in_another_order_are_not_believed(log: Path) -> None:
@@ -148,26 +159,146 @@ def test_a_parent_in_a_shard_that_lost_it_is_a_problem(log: Path) -> None:
     """Begun anew by somebody who did away with what forbids it."""
     shutil.rmtree(shard_path(log, 0))
     begun_path(shard_path(log, 0)).unlink()
-    fill(log, open_keys(log, "mintage.local", 2), 0, [item(0)])
+    with open_shard(log, 0) as shard:
+        append(shard, item(1))
     assert lines(check(log)) == ["shard-000: entry 6 is missing, but is an entry's parent elsewhere"]
     assert check(shard_path(log, 1)).ok
 
 
-def test_a_checkpoint_from_before_the_last_entries_is_a_problem(log: Path) -> None:
-    """An older head put back, as by restoring one file of two."""
-    keys = open_keys(log, "mintage.local", 2)
-    path = shard_path(log, 0) / "data.mdb"
-    with Shard.open(path.parent, shard=0, signer=keys.signers[0], now_ms=lambda: 1) as shard:
-        new, older = shard.checkpoint(), shard.receipt(0, 6).partition("\n\n")[2]
-    path.write_bytes(path.read_bytes().replace(new.encode(), older.encode()))
-    assert lines(check(log)) == [
-        "shard-000 head: size 7, but its checkpoint is of 6 entries",
-        "shard-000 head: signed for 6 entries, but there are 7",
-    ]
-
-
 def test_the_list_of_problems_has_a_limit(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsck, "PROBLEMS_MAX", 1)
+    monkeypatch.setattr(fsck_report, "PROBLEMS_MAX", 1)
     report = check(log, [])
     assert len(report.problems) == 1
     assert report.truncated
+
+
+def test_a_check_whose_process_dies_is_a_problem_and_the_other_shards_are_checked(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ShardCheck.run
+
+    def dies_at_the_first(check_: ShardCheck) -> None:
+        if check_._store.path.name == "shard-000":
+            os.kill(os.getpid(), signal.SIGBUS)
+        run(check_)
+
+    monkeypatch.setattr(ShardCheck, "run", dies_at_the_first)
+    report = check(log)
+    assert lines(report) == ["shard-000 data.mdb: its pages are damaged: who reads its pages dies of SIGBUS"]
+    assert (report.num_shards, report.num_entries) == (2, 3)
+
+
+def test_a_defect_of_the_check_is_not_taken_for_a_sound_shard(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShardCheck, "run", lambda check_: 1 // 0)
+    with pytest.raises(RuntimeError, match="a defect of its own"):
+        check(log)
+
+
+def problems(log: Path, *entries: Entry, payloads: dict[int, Payload] | None = None, **changed: dict) -> list[str]:
+    """What is found when somebody has signed whatever he liked."""
+    forge(log, entries, payloads, **changed)
+    return [line.removeprefix("shard-000 ") for line in lines(check(log))]
+
+
+def test_what_the_forger_writes_is_sound_if_the_entries_are(tmp_path: Path) -> None:
+    assert problems(tmp_path, *PLAIN, account(4), account(5), money(10, 4, 5, 100)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"version": {1: 1}}, "entry 1: its version is not 2"),
+        ({"shard": {2: 1}}, "entry 2: it says that it belongs to another shard"),
+        ({"time_ns": {1: START_NS}}, "entry 1: its time is not after that of the entry before it"),
+        ({"kind": {1: 13}}, "entry 1: it is not in canonical form"),
+        ({"kind": {1: 0}}, "entry 1: it is not in canonical form"),
+        ({"num_parents": {1: 5}}, "entry 1: it is not in canonical form"),
+        ({"parent_shards": {1: (0, 0, 0, 1)}}, "entry 1: it is not in canonical form"),
+        ({"amount": {1: 2**63}}, "entry 1: it is not in canonical form"),
+        ({"flags": {1: int(Flag.PENDING)}}, "entry 1: it has a flag that its kind does not have"),
+        ({"id": {1: bytes(16)}}, "entry 1: its id is zero"),
+        ({"num_parents": {1: 1}, "parent_indices": {1: (1, 0, 0, 0)}},
+         "entry 1: a parent of it does not come before it"),
+        ({"flags": {2: int(Flag.LINKED)}}, "entry 2: it is linked to an entry that is not there"),
+        ({"id": {2: id_of(1)}}, "entry 2: it has the id of entry 0"),
+        ({"num_bytes": {1: 3}}, "entry 1: its content is missing, and no entry erases it"),
+        ({"meta_hash": {1: b"m" * 32}}, "entry 1: its metadata is missing, and no entry erases it"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_no_shard_would_record_is_found_though_it_is_signed(
+    tmp_path: Path, changed: dict[str, dict[int, object]], found: str
+) -> None:
+    assert problems(tmp_path, *PLAIN, **changed) == [found]
+
+
+@pytest.mark.parametrize(
+    ("entries", "code"),
+    [
+        ([*FUNDED, money(11, 1, 2, 101)], "EXCEEDS_CREDITS"),
+        ([*FUNDED, money(11, 1, 3, 1)], "CREDIT_ACCOUNT_NOT_FOUND"),
+        ([*FUNDED, money(11, 1, 2, 1, currency=2)], "CURRENCY_MUST_MATCH"),
+        ([*FUNDED, money(11, 1, 2, 9, Flag.PENDING), ending(12, 11, Flag.POST), ending(13, 11, Flag.VOID)],
+         "PENDING_TRANSFER_ALREADY_POSTED"),
+        ([*FUNDED, money(11, 1, 2, 9, Flag.PENDING, num_bytes=9), ending(12, 11, Flag.EXPIRED)],
+         "PENDING_TRANSFER_NOT_DUE"),
+        ([asset(1, 7), ownership(2, 1, 7, 8), ownership(3, 1, 7, 9)], "OWNER_MISMATCH"),
+        ([asset(1, 7), ownership(2, 1, 7, 8, Flag.PENDING), ownership(3, 1, 7, 9)], "ASSET_IS_HELD"),
+        ([account(1), account(1)], "EXISTS"),
+    ],
+)  # fmt: skip
+def test_a_rule_of_settlement_that_was_broken_is_found_at_the_entry(
+    tmp_path: Path, entries: list[Entry], code: str
+) -> None:
+    where = f"entry {len(entries) - 1}"
+    found = problems(tmp_path, *entries)
+    assert found[0].startswith(f"{where}: the entry breaks a rule of settlement, {code}, and yet is recorded"), found
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"),
+    [
+        ([asset(1, 7), ownership(2, 1, 8, 9)], "entry 1: the asset does not belong to the owner it is taken from"),
+        ([ownership(2, 1, 7, 9), asset(1, 7)], "entry 0: the asset that it is about does not come before it"),
+        ([asset(1, 7), ownership(2, 5, 7, 9)], "entry 1: the asset that it is about does not come before it"),
+        ([account(1), ownership(2, 1, 7, 9)], "entry 1: the asset that it is about does not come before it"),
+        ([asset(1, 7), Entry(kind=Kind.ERASURE, id=id_of(2), subject=id_of(9))],
+         "entry 1: the asset that it is about does not come before it"),
+        ([asset(1, 7), asset(2, 7), ownership(3, 1, 7, 8), ownership(4, 1, 8, 7), ownership(5, 2, 8, 7)],
+         "entry 4: the asset does not belong to the owner it is taken from"),
+    ],
+)  # fmt: skip
+def test_whose_an_asset_was_is_taken_from_its_own_entry(tmp_path: Path, entries: list[Entry], found: str) -> None:
+    assert problems(tmp_path, *entries) == [found]
+
+
+def with_content(number: int, content: bytes, **fields: object) -> tuple[Entry, Payload]:
+    digest = hashlib.sha256(content).digest()
+    plain = msgspec.structs.replace(asset(number, 7), content_hash=digest, num_bytes=len(content))
+    return msgspec.structs.replace(plain, **fields), Payload(content)
+
+
+def test_a_content_of_another_length_than_its_entry_says_is_found(tmp_path: Path) -> None:
+    entry, payload = with_content(1, b"content", num_bytes=6)
+    assert problems(tmp_path, entry, payloads={0: payload}) == ["entry 0: its content has 7 bytes, and it says 6"]
+
+
+def test_a_content_that_was_erased_is_not_missed_and_must_not_be_there(tmp_path: Path) -> None:
+    entry, payload = with_content(1, b"content")
+    erasure = Entry(kind=Kind.ERASURE, id=id_of(2), subject=id_of(1))
+    assert problems(tmp_path / "gone", entry, erasure) == []
+    found = problems(tmp_path / "kept", entry, erasure, payloads={0: payload})
+    assert found == ["entry 0: it was erased, and its content or metadata is still here"]
+
+
+def test_a_content_that_its_entry_says_is_kept_elsewhere_is_not_missed(tmp_path: Path) -> None:
+    entry, _ = with_content(1, b"content", num_bytes=0)
+    assert problems(tmp_path, entry) == []
+
+
+def test_a_payload_of_an_entry_that_has_none_is_found(tmp_path: Path) -> None:
+    found = problems(tmp_path, *FUNDED, payloads={2: Payload(b"content", b"meta"), 5: Payload(b"content")})
+    assert found == [
+        "entry 2: its content does not have the hash that it names",
+        "entry 2: its metadata does not have the hash that it names",
+        "contents row 0000000000000005: there is no entry that it belongs to",
+    ]

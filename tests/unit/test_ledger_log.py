@@ -184,3 +184,9 @@ def test_shards_are_listed_in_order_of_their_numbers(tmp_path: Path) -> None:
         path.mkdir()
         begun_path(path).touch()
     assert shard_paths(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["shard-000.old", "shard-0", "shard-00", "shard-0100", "shard-x", "copy-of-shard-000"])
+def test_a_directory_under_another_name_is_no_shard(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert shard_paths(tmp_path) == []

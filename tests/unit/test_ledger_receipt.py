@@ -1,40 +1,41 @@
 """Receipts: a true one verifies with the public key alone, and nothing else does."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from shards import append_assets, asset, content_of, keys_of, open_shard, some_bytes
 
-from ledger.entry import Entry, Kind, encode
+from ledger.entry import ENTRY_BYTES, Entry, encode
 from ledger.errors import ReceiptInvalid
-from ledger.log import LogKeys, open_keys, shard_path
+from ledger.log import LogKeys, open_keys
 from ledger.merkle import leaf_hash
 from ledger.note import Checkpoint, Signer, encode_base64
 from ledger.receipt import HEADER, Receipt, parse, verify
-from ledger.shard import NewEntry, Shard
+from ledger.shard import Shard
 
 NUM_ENTRIES = 6
 INDEX = 4
-CONTENT = b"content 4"
-ENTRY = Entry(Kind.ASSET, 0, 0, 0, bytes(16), bytes(32), bytes(32), bytes(32), bytes(16), 0, 0)
+CONTENT = content_of(1 + INDEX)
+ENTRY = asset(1)
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> LogKeys:
-    return open_keys(tmp_path_factory.mktemp("log"), "mintage.local", 2)
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log")
 
 
 @pytest.fixture(scope="module")
-def shard(keys: LogKeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
-    path = shard_path(tmp_path_factory.mktemp("shards"), 0)
-    with Shard.open(path, shard=0, signer=keys.signers[0], now_ms=lambda: 1_700_000_000_000) as opened:
-        opened.append(
-            [
-                NewEntry(Kind.ASSET, bytes([number]) * 16, b"content %d" % number, b"r" * 32, "acme")
-                for number in range(NUM_ENTRIES)
-            ]
-        )
+def keys(path: Path) -> LogKeys:
+    return keys_of(path)
+
+
+@pytest.fixture(scope="module")
+def shard(path: Path) -> Iterator[Shard]:
+    with open_shard(path) as opened:
+        append_assets(opened, range(1, 1 + NUM_ENTRIES))
         yield opened
 
 
@@ -78,7 +79,9 @@ def test_every_single_bit_flip_of_a_receipt_is_refused(keys: LogKeys, text: str)
 
 
 def test_a_receipt_of_another_log_does_not_verify(keys: LogKeys, text: str, tmp_path: Path) -> None:
-    others = open_keys(tmp_path, "mintage.local", 2).verifier_keys
+    others = open_keys(
+        tmp_path, "mintage.local", 2, entropy=lambda num_bytes: some_bytes(num_bytes)[::-1]
+    ).verifier_keys
     with pytest.raises(ReceiptInvalid) as caught:
         verify(text, others)
     assert caught.value.where.startswith("step 2 signature")
@@ -106,10 +109,13 @@ def test_an_origin_that_is_no_shards_is_refused() -> None:
 
 def test_a_leaf_that_is_no_entry_is_refused(keys: LogKeys) -> None:
     signer = keys.signers[0]
-    note = signer.sign(Checkpoint(signer.name, 1, leaf_hash(bytes(240))).text())
-    with pytest.raises(ReceiptInvalid) as caught:
-        verify(Receipt(bytes(240), 0, (), note).text(), keys.verifier_keys)
-    assert caught.value.where.startswith("step 4 leaf")
+    stray = bytearray(encode(ENTRY))
+    stray[-1] = 1
+    for leaf in (b"", bytes(ENTRY_BYTES), bytes(stray), encode(ENTRY)[:-1], encode(ENTRY) + b"\0"):
+        note = signer.sign(Checkpoint(signer.name, 1, leaf_hash(leaf)).text())
+        with pytest.raises(ReceiptInvalid) as caught:
+            verify(Receipt(leaf, 0, (), note).text(), keys.verifier_keys)
+        assert caught.value.where.startswith("step 4 leaf")
 
 
 def test_an_entry_with_the_proof_of_another_is_refused(shard: Shard, keys: LogKeys, text: str) -> None:
@@ -127,7 +133,7 @@ def test_an_entry_of_another_shard_than_the_signing_one_is_refused(keys: LogKeys
     assert caught.value.where.startswith("step 6 shard")
 
 
-@pytest.mark.parametrize("content", [b"", b"content 5", CONTENT + b" "])
+@pytest.mark.parametrize("content", [b"", content_of(2 + INDEX), CONTENT + b" ", CONTENT[:-1]])
 def test_another_content_is_refused(keys: LogKeys, text: str, content: bytes) -> None:
     with pytest.raises(ReceiptInvalid) as caught:
         verify(text, keys.verifier_keys, content)
@@ -157,6 +163,33 @@ def test_a_malformed_receipt_is_refused(keys: LogKeys, text: str, change: Callab
     assert change(text) != text
     with pytest.raises(ReceiptInvalid):
         verify(change(text), keys.verifier_keys)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 10**6])
+def test_a_content_of_another_length_than_the_entry_says_is_refused(keys: LogKeys, num_bytes: int) -> None:
+    """Even if its hash is right: no shard records such an entry."""
+    lying = msgspec.structs.replace(ENTRY, num_bytes=num_bytes)
+    receipt = receipt_for(lying, keys.signers[0], "mintage.local/shard-0")
+    assert hashlib.sha256(content_of(1)).digest() == lying.content_hash
+    assert verify(receipt, keys.verifier_keys).entry == lying
+    with pytest.raises(ReceiptInvalid) as caught:
+        verify(receipt, keys.verifier_keys, content_of(1))
+    assert caught.value.where.startswith("step 7 content")
+
+
+def test_a_content_that_is_kept_elsewhere_is_known_by_its_hash_alone(keys: LogKeys) -> None:
+    elsewhere = msgspec.structs.replace(ENTRY, num_bytes=0)
+    receipt = receipt_for(elsewhere, keys.signers[0], "mintage.local/shard-0")
+    assert verify(receipt, keys.verifier_keys, content_of(1)).entry == elsewhere
+    with pytest.raises(ReceiptInvalid) as caught:
+        verify(receipt, keys.verifier_keys, content_of(2))
+    assert caught.value.where.startswith("step 7 content")
+
+
+@pytest.mark.parametrize("index", [-1, NUM_ENTRIES, 2**63, 2**64])
+def test_an_index_outside_of_the_tree_is_refused(keys: LogKeys, text: str, index: int) -> None:
+    with pytest.raises(ReceiptInvalid):
+        verify(text.replace(f"index {INDEX}", f"index {index}"), keys.verifier_keys)
 
 
 def test_a_verifier_key_that_is_none_is_named_in_the_refusal(text: str) -> None:

@@ -57,7 +57,7 @@ async def test_a_draft_that_is_accepted_at_once_is_released_as_it_was_written(st
     (tried,) = script.attempts
     assert (tried.tokens_max, tried.temperature, tried.priority, tried.grammar) == (90, 0.25, 0, None)
     keys = stages.keepers[asset.shard].keys.verifier_keys
-    assert verify(asset.receipt, keys, TRUE_COPY.encode()).entry.value_micros == 7
+    assert verify(asset.receipt, keys, TRUE_COPY.encode()).entry.amount == 7
 
 
 async def test_a_rejected_draft_is_written_again_with_another_seed_and_its_reasons_are_kept(

@@ -3,15 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from briefs import MODEL, NOW_MS, TRUE_COPY, open_keepers
+from briefs import ASSET_POLICY, MODEL, NOW_MS, TRUE_COPY, commit, open_keepers
 
 from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import ModelInfo
-from engine.records import META_REASONS_MAX, Commit, Outcome, ShardKeeper, found, source_of
+from engine.records import META_REASONS_MAX, Outcome, ShardKeeper, found, source_of
 from engine.request import Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import Entry, Kind, owner_of
@@ -19,30 +18,6 @@ from ledger.errors import LedgerCorrupt, LedgerFull, ReceiptInvalid
 from ledger.fsck import check
 from ledger.log import LogKeys
 from ledger.receipt import verify
-
-POLICY = b'{"name":"default"}'
-
-
-def commit(number: int = 1, **fields: Any) -> Commit:
-    """An accepted draft; two of one number have the same asset id."""
-    given: dict[str, Any] = {
-        "asset_id": f"{number:032x}",
-        "content": TRUE_COPY,
-        "request_hash": hashlib.sha256(b"request %d" % number).digest(),
-        "tenant": "acme",
-        "value_micros": 50_000,
-        "tier": Tier.FLEX,
-        "priority": 2,
-        "model": MODEL,
-        "policy_name": "default",
-        "policy": POLICY,
-        "num_attempts": 3,
-        "num_tokens": 60,
-        "constrained": True,
-        "latency_ms": 123,
-        "reasons": (Reason(0, "length", "too short"), Reason(1, "missing", "colour")),
-    }
-    return Commit(**(given | fields))
 
 
 def asset_of(outcome: Outcome) -> Asset:
@@ -88,7 +63,7 @@ def test_an_asset_is_recorded_with_everything_that_was_said_of_it(keeper: ShardK
         reasons=commit().reasons,
     )
     entry = keeper.shard.entry(2)
-    assert (entry.kind, entry.tier, entry.value_micros, entry.time_ms) == (Kind.ASSET, 2, 50_000, NOW_MS)
+    assert (entry.kind, entry.tier, entry.amount, entry.time_ns) == (Kind.ASSET, 2, 50_000, NOW_MS * 10**6 + 2)
     assert (entry.owner, entry.request_hash) == (owner_of("acme"), commit().request_hash)
 
 
@@ -97,17 +72,17 @@ def test_a_receipt_verifies_with_the_public_keys_and_fails_for_other_content(
 ) -> None:
     asset = asset_of(keeper.commit([commit()])[0])
     verified = verify(asset.receipt, keys.verifier_keys, TRUE_COPY.encode())
-    assert (verified.index, verified.entry.asset_id.hex()) == (asset.index, asset.asset_id)
+    assert (verified.index, verified.entry.id.hex()) == (asset.index, asset.asset_id)
     with pytest.raises(ReceiptInvalid):
         verify(asset.receipt, keys.verifier_keys, b"another copy")
 
 
 def test_the_same_request_again_is_answered_with_the_asset_that_is_there(keeper: ShardKeeper) -> None:
     first = asset_of(keeper.commit([commit()])[0])
-    size = keeper.shard.size()
+    size = keeper.shard.tree_size
     again = asset_of(keeper.commit([commit(content="written again", num_attempts=1)])[0])
     assert (again.content, again.index, again.num_attempts) == (first.content, first.index, first.num_attempts)
-    assert keeper.shard.size() == size
+    assert keeper.shard.tree_size == size
 
 
 def test_another_request_under_the_same_id_is_a_conflict_and_changes_nothing(keeper: ShardKeeper) -> None:
@@ -130,9 +105,9 @@ def test_model_and_policy_are_recorded_once_and_are_the_parents_in_that_order(ke
     entries = [keeper.shard.entry(asset.index) for asset in assets]
     assert [entry.parents for entry in entries] == [((0, 0), (0, 1))] * 2
     assert [keeper.shard.entry(index).kind for index in (0, 1)] == [Kind.MODEL, Kind.POLICY]
-    assert keeper.shard.content(1) == POLICY
+    assert keeper.shard.content(1) == ASSET_POLICY
     assert msgspec.json.decode(keeper.shard.content(0), type=ModelInfo) == MODEL
-    assert keeper.shard.size() == 4
+    assert keeper.shard.tree_size == 4
 
 
 def test_a_new_model_or_policy_is_a_new_parent(keeper: ShardKeeper) -> None:
@@ -163,7 +138,7 @@ def test_assets_are_found_by_their_ids_and_nothing_else_is(keeper: ShardKeeper) 
     ]
     assert found[0].recorded is not None
     assert found[0].recorded.request_hash == commit(2).request_hash
-    policy_id = hashlib.sha256(POLICY).hexdigest()[:32]
+    policy_id = hashlib.sha256(ASSET_POLICY).hexdigest()[:32]
     assert keeper.shard.find(bytes.fromhex(policy_id)) == 1
     assert keeper.find_one(policy_id) == Outcome()
 
@@ -241,7 +216,7 @@ def damaged(keeper: ShardKeeper, monkeypatch: pytest.MonkeyPatch) -> ShardKeeper
 def test_an_entry_that_cannot_be_read_back_fails_its_own_item_of_a_durable_batch(damaged: ShardKeeper) -> None:
     outcomes = damaged.commit([commit(number) for number in (1, 2, 3)])
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, "ledger_corrupt", None]
-    assert (asset_of(outcomes[0]).index, asset_of(outcomes[2]).index, damaged.shard.size()) == (2, 4, 5)
+    assert (asset_of(outcomes[0]).index, asset_of(outcomes[2]).index, damaged.shard.tree_size) == (2, 4, 5)
 
 
 def test_a_damaged_entry_fails_its_own_item_of_a_look_up(damaged: ShardKeeper) -> None:

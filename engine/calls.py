@@ -1,0 +1,226 @@
+"""What is asked of a shard beside minting: money, owners, lineage, and what a ledger needs to have done.
+
+A call is plain data that knows how it is done where the shard is (`run`) and what comes back (`answers`), so that it is
+the same for a shard of this process and for one behind a handle. All may be made again if their answer was lost: ids
+make repeats harmless.
+"""
+
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import msgspec
+
+from engine.records import ShardKeeper
+from ledger.book import Balance
+from ledger.coordinator import unfinished
+from ledger.decision import Answer, Request
+from ledger.entry import Entry, from_bytes
+from ledger.errors import EntryNotFound
+from ledger.exchange import Exchange
+from ledger.legs import answers
+from ledger.queries import owner_at
+from ledger.reader import Page
+from ledger.superlog import View
+
+R = TypeVar("R")
+
+
+class Call(msgspec.Struct, Generic[R], frozen=True, tag=True):
+    """The root of them; R is what comes back."""
+
+    answers: ClassVar[Any]
+
+    def run(self, keeper: ShardKeeper) -> R:
+        """Do it. Raises LedgerError; waits for the disk."""
+        raise NotImplementedError
+
+
+class Shards(Protocol):
+    """The shards of an engine, wherever they are.
+
+    Raises (`call`):
+        LedgerError, MintageError: what the shard said; Unavailable: nothing, for some time.
+    """
+
+    num_shards: int
+
+    async def call(self, shard: int, call: Call[R]) -> R: ...
+
+
+class Results(msgspec.Struct, frozen=True):
+    """The answers to some entries: a `ledger.result.Result` each, and the index that goes with it."""
+
+    results: bytes
+    indices: list[int]
+
+
+class Append(Call[Results], frozen=True):
+    """Record entries (240 bytes each) that have no payloads, after the end of every transfer whose time is over."""
+
+    entries: bytes
+    answers = Results
+
+    def run(self, keeper: ShardKeeper) -> Results:
+        with keeper.lock:
+            keeper.shard.expire()
+            appended = keeper.shard.append(from_bytes(self.entries))
+        return Results(appended.results.tobytes(), appended.indices.tolist())
+
+
+class Carry(Call[list[Answer]], frozen=True):
+    """A shard's part in a stage of an exchange; an answer for each request."""
+
+    requests: tuple[Request, ...]
+    answers = list[Answer]
+
+    def run(self, keeper: ShardKeeper) -> list[Answer]:
+        with keeper.lock:
+            keeper.shard.expire()
+            return answers(keeper.shard, self.requests)
+
+
+class Unfinished(Call[list[Exchange]], frozen=True):
+    """Exchanges past their deadline that a shard holds legs of (`ledger.coordinator.unfinished`)."""
+
+    now_ns: int
+    answers = list[Exchange]
+
+    def run(self, keeper: ShardKeeper) -> list[Exchange]:
+        return unfinished(keeper.shard, self.now_ns)
+
+
+class Expire(Call[int], frozen=True):
+    """Record the end of transfers whose time is over; how many."""
+
+    answers = int
+
+    def run(self, keeper: ShardKeeper) -> int:
+        with keeper.lock:
+            return len(keeper.shard.expire().results)
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """An account as it stands, and whose it is (bytes[16])."""
+
+    balance: Balance
+    owner: bytes
+
+
+class StandingOf(Call[Standing | None], frozen=True):
+    """How an account stands; None if the shard has none of this id."""
+
+    account: bytes
+    answers = Standing | None
+
+    def run(self, keeper: ShardKeeper) -> Standing | None:
+        try:
+            with keeper.lock:
+                balance = keeper.shard.book.balance(self.account)
+        except EntryNotFound:
+            return None
+        return Standing(balance, keeper.shard.entry(balance.index).owner)
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Whose an asset is (bytes[16]), since which entry, and the receipts that show it: of the entry that names the
+    owner, and of the one that posted it if that is another one."""
+
+    owner: bytes
+    index: int
+    time_ns: int
+    receipts: tuple[str, ...]
+
+
+class OwnerOf(Call[Owner | None], frozen=True):
+    """Whose an asset is; None if the shard has none of this id."""
+
+    asset: bytes
+    answers = Owner | None
+
+    def run(self, keeper: ShardKeeper) -> Owner | None:
+        reader = keeper.shard.reader()
+        try:
+            change = owner_at(reader, self.asset, reader.tree_size - 1)
+        except EntryNotFound:
+            return None
+        receipts = tuple(keeper.shard.receipt(index) for index in sorted({change.named_by, change.index}))
+        return Owner(change.owner, change.index, change.time_ns, receipts)
+
+
+class PlaceOf(Call[int | None], frozen=True):
+    """The index of the entry with an id; None if the shard has none."""
+
+    id: bytes
+    answers = int | None
+
+    def run(self, keeper: ShardKeeper) -> int | None:
+        return keeper.shard.find(self.id)
+
+
+class EntryAt(Call[Entry], frozen=True):
+    """The entry at an index, checked against its leaf."""
+
+    index: int
+    answers = Entry
+
+    def run(self, keeper: ShardKeeper) -> Entry:
+        return keeper.shard.entry(self.index)
+
+
+class ChildrenOf(Call[Page], frozen=True):
+    """The shard's entries that name (parent_shard, parent_index) as a parent: a page of them."""
+
+    parent_shard: int
+    parent_index: int
+    begin: int
+    limit: int
+    answers = Page
+
+    def run(self, keeper: ShardKeeper) -> Page:
+        reader = keeper.shard.reader()
+        return reader.children(self.parent_shard, self.parent_index, begin=self.begin, limit=self.limit)
+
+
+class ViewSince(Call[View], frozen=True):
+    """The newest checkpoint, with the proof that it grew out of the first `tree_size` entries."""
+
+    tree_size: int
+    answers = View
+
+    def run(self, keeper: ShardKeeper) -> View:
+        return keeper.view(self.tree_size)
+
+
+class MomentSizes(Call[dict[int, int]], frozen=True):
+    """How many entries of each shard the newest moment covers (`SuperLog.sizes`); of `records.SUPER_SHARD` only."""
+
+    answers = dict[int, int]
+
+    def run(self, keeper: ShardKeeper) -> dict[int, int]:
+        return dict(keeper.moments.sizes())
+
+
+class CommitMoment(Call[str], frozen=True):
+    """Record a moment; its super-checkpoint (`SuperLog.commit`). Of `records.SUPER_SHARD` only."""
+
+    views: tuple[View, ...]
+    answers = str
+
+    def run(self, keeper: ShardKeeper) -> str:
+        return keeper.moments.commit(self.views)
+
+
+class SuperKey(Call[str], frozen=True):
+    """The public key that super-checkpoints are signed with. Of `records.SUPER_SHARD` only."""
+
+    answers = str
+
+    def run(self, keeper: ShardKeeper) -> str:
+        return keeper.super_key
+
+
+AnyCall = (
+    Append | Carry | Unfinished | Expire | StandingOf | OwnerOf | PlaceOf | EntryAt | ChildrenOf | ViewSince
+    | MomentSizes | CommitMoment | SuperKey
+)  # fmt: skip
+
+decode_call = msgspec.msgpack.Decoder(AnyCall).decode

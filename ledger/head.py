@@ -1,0 +1,48 @@
+"""How far a shard has got: the one row that is written with every batch and that everything else is checked against."""
+
+import struct
+
+import msgspec
+
+from ledger.errors import LedgerCorrupt
+from ledger.store import Snapshot
+
+LAYOUT = 2
+
+_HEAD = struct.Struct("<HQQ32s")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """How far the shard has got: how many entries, the time of the last one (0 if there is none), and their root; and
+    the newest checkpoint that was stored, perhaps of fewer entries."""
+
+    tree_size: int
+    time_ns: int
+    root: bytes
+    checkpoint: str
+
+    def pack(self) -> bytes:
+        return _HEAD.pack(LAYOUT, self.tree_size, self.time_ns, self.root) + self.checkpoint.encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Head":
+        """Raises LedgerCorrupt: it was written by another version of this layout, or is no head."""
+        if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != LAYOUT:
+            raise _corrupt("the head is not of this layout")
+        _, tree_size, time_ns, root = _HEAD.unpack_from(data)
+        try:
+            return cls(tree_size, time_ns, root, data[_HEAD.size :].decode())
+        except UnicodeDecodeError:
+            raise _corrupt("the checkpoint is not UTF-8") from None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Head":
+        """Raises LedgerCorrupt: there is none, or as `unpack` does."""
+        data = snapshot.state("head")
+        if data is None:
+            raise _corrupt("there is no head")
+        return cls.unpack(data)
+
+
+def _corrupt(what: str) -> LedgerCorrupt:
+    return LedgerCorrupt(what, where="head", fix="Run fsck on the shard and restore it from a copy.")
