@@ -61,7 +61,7 @@ class LedgerShard:
     @answering
     async def call(self, data: bytes) -> bytes:
         """An encoded `engine.calls.Call` in, what it answers out, encoded."""
-        return encode(await self.in_thread(decode_call(data).run, self.keeper))
+        return encode(await decode_call(data).done(self.keeper, self.callers))
 
     @answering
     async def read(self, path: str) -> bytes:

@@ -1,22 +1,25 @@
 """What is asked of a shard beside minting: money, owners, lineage, and what a ledger needs to have done.
 
-A call is plain data that knows how it is done where the shard is (`run`) and what comes back (`answers`), so that it is
-the same for a shard of this process and for one behind a handle. All may be made again if their answer was lost: ids
-make repeats harmless.
+A call is plain data that knows how it is done where the shard is (`done`) and what comes back (`answers`), so that it
+is the same for a shard of this process and for one behind a handle. All may be made again if their answer was lost: ids
+make repeats harmless. What records goes through the shard's committer, where all who are there at a time share a flush;
+what reads goes into a thread, and waits for none of them.
 """
 
+import asyncio
+from concurrent.futures import Executor
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
 from engine.records import ShardKeeper
+from ledger import legs
 from ledger.book import Balance
 from ledger.coordinator import unfinished
 from ledger.decision import Answer, Request
-from ledger.entry import Entry, from_bytes
+from ledger.entry import Entry, as_bytes
 from ledger.errors import EntryNotFound
 from ledger.exchange import Exchange
-from ledger.legs import answers
 from ledger.queries import owner_at
 from ledger.reader import Page
 from ledger.superlog import View
@@ -29,8 +32,12 @@ class Call(msgspec.Struct, Generic[R], frozen=True, tag=True):
 
     answers: ClassVar[Any]
 
+    async def done(self, keeper: ShardKeeper, threads: Executor) -> R:
+        """Do it, in one of these threads if it has to wait. Raises LedgerError."""
+        return await asyncio.get_running_loop().run_in_executor(threads, self.run, keeper)
+
     def run(self, keeper: ShardKeeper) -> R:
-        """Do it. Raises LedgerError; waits for the disk."""
+        """Do it, in a thread. Raises LedgerError."""
         raise NotImplementedError
 
 
@@ -59,11 +66,9 @@ class Append(Call[Results], frozen=True):
     entries: bytes
     answers = Results
 
-    def run(self, keeper: ShardKeeper) -> Results:
-        with keeper.lock:
-            keeper.shard.expire()
-            appended = keeper.shard.append(from_bytes(self.entries))
-        return Results(appended.results.tobytes(), appended.indices.tolist())
+    async def done(self, keeper: ShardKeeper, threads: Executor) -> Results:
+        recorded = await keeper.committer.append_together(self.entries)
+        return Results(bytes([answer.result for answer in recorded]), [answer.index for answer in recorded])
 
 
 class Carry(Call[list[Answer]], frozen=True):
@@ -72,10 +77,10 @@ class Carry(Call[list[Answer]], frozen=True):
     requests: tuple[Request, ...]
     answers = list[Answer]
 
-    def run(self, keeper: ShardKeeper) -> list[Answer]:
-        with keeper.lock:
-            keeper.shard.expire()
-            return answers(keeper.shard, self.requests)
+    async def done(self, keeper: ShardKeeper, threads: Executor) -> list[Answer]:
+        entries, payloads = legs.batch(self.requests)
+        recorded = await keeper.committer.append_together(as_bytes(entries).tobytes(), payloads)
+        return legs.told(self.requests, [answer.result for answer in recorded])
 
 
 class Unfinished(Call[list[Exchange]], frozen=True):
@@ -94,8 +99,10 @@ class Expire(Call[int], frozen=True):
     answers = int
 
     def run(self, keeper: ShardKeeper) -> int:
-        with keeper.lock:
-            return len(keeper.shard.expire().results)
+        num_expired = 0
+        while num := len(keeper.shard.expire().results):
+            num_expired += num
+        return num_expired
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -113,8 +120,7 @@ class StandingOf(Call[Standing | None], frozen=True):
 
     def run(self, keeper: ShardKeeper) -> Standing | None:
         try:
-            with keeper.lock:
-                balance = keeper.shard.book.balance(self.account)
+            balance = keeper.shard.balance(self.account)
         except EntryNotFound:
             return None
         return Standing(balance, keeper.shard.entry(balance.index).owner)

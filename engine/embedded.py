@@ -114,7 +114,7 @@ class LocalStages:
         return [keeper.shard.checkpoint() for keeper in self.keepers]
 
     async def call(self, shard: int, call: Call[R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self.callers, call.run, self.keepers[shard])
+        return await call.done(self.keepers[shard], self.callers)
 
     def close(self) -> None:
         """Finish what is being written and give the shards back."""

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import msgspec
 
+from ledger.errors import LedgerBusy
+
 
 class ErrorBody(msgspec.Struct, frozen=True):
     """An error as data: what crosses processes, HTTP and the terminal."""
@@ -145,6 +147,8 @@ def describe(error: BaseException) -> ErrorBody:
 
 def kind_of(code: str) -> type[MintageError]:
     """The class that an error's code stands for, also a code of the ledger or the gate."""
+    if code == LedgerBusy.code:
+        return Overloaded
     return Unavailable if code in RETRY_LATER else BY_CODE.get(code, MintageError)
 
 

@@ -18,7 +18,6 @@ Model and policy are entries of the same shard, made when they are first seen; t
 """
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent, encode, from_bytes, owner_of, zeros
 from ledger.errors import EntryInvalid, LedgerError, UnknownParent
-from ledger.group import Answer
+from ledger.group import Answer, Committer
 from ledger.log import VERIFIER_FILE, LogKeys, read_verifier_keys, shard_path
 from ledger.note import parse_verifier_key, read_checkpoint
 from ledger.payload import Payload, canonical_json
@@ -114,6 +113,9 @@ class Row(msgspec.Struct, frozen=True):
 class ShardKeeper:
     """The one writer of one ledger shard, and of the super-log if it is SUPER_SHARD's.
 
+    Assets are recorded in batches of their own, since their receipts are wanted at once; all else that is recorded goes
+    through the `committer`.
+
     Args:
         root: the log's directory.
         keys: the log's keys.
@@ -138,17 +140,17 @@ class ShardKeeper:
         self.number = shard
         self.keys = keys
         self.sources: dict[bytes, int] = {}
-        self.lock = threading.Lock()
         self.superlog: SuperLog | None = None
         self.shard = Shard.open(
             shard_path(root, shard), shard, keys.signers[shard], now_ns, entropy=entropy, map_bytes=map_bytes
         )
+        self.committer = Committer(self.shard)
         if shard == SUPER_SHARD:
             watched = [parse_verifier_key(key) for key in keys.verifier_keys]
             try:
                 self.superlog = SuperLog.open(root, keys.log_name, watched, now_ns, entropy=entropy)
             except BaseException:
-                self.shard.close()
+                self.close()
                 raise
 
     @property
@@ -178,19 +180,18 @@ class ShardKeeper:
             LedgerFull, LedgerError: as `Shard.append`; sent again, the batch gets the answers it would have got.
         Cost: one durable commit, plus one the first time a model or policy is seen.
         """
-        with self.lock:
-            outcomes: list[Outcome | None] = [None] * len(batch)
-            places: list[int] = []
-            rows: list[Row] = []
-            for place, item in enumerate(batch):
-                try:
-                    rows.append(self.row(item))
-                    places.append(place)
-                except LedgerError as error:
-                    outcomes[place] = Outcome(error=describe(error))
-            for place, answer in zip(places, self.append(rows), strict=True):
-                outcomes[place] = self.outcome(batch[place], answer)
-            return [outcome or Outcome() for outcome in outcomes]
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        places: list[int] = []
+        rows: list[Row] = []
+        for place, item in enumerate(batch):
+            try:
+                rows.append(self.row(item))
+                places.append(place)
+            except LedgerError as error:
+                outcomes[place] = Outcome(error=describe(error))
+        for place, answer in zip(places, self.append(rows), strict=True):
+            outcomes[place] = self.outcome(batch[place], answer)
+        return [outcome or Outcome() for outcome in outcomes]
 
     def append(self, rows: Sequence[Row]) -> list[Answer | LedgerError]:
         """The ledger's answers. What is too much for one batch goes in halves."""
@@ -310,9 +311,12 @@ class ShardKeeper:
 
     def close(self) -> None:
         """Give the shard back."""
-        if self.superlog is not None:
-            self.superlog.close()
-        self.shard.close()
+        try:
+            if self.superlog is not None:
+                self.superlog.close()
+        finally:
+            self.committer.close()
+            self.shard.close()
 
 
 def entries_of(rows: Sequence[Row]) -> Entries:

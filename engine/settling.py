@@ -25,6 +25,7 @@ from engine.errors import (
     InvalidRequest,
     MintageError,
     NotFound,
+    Overloaded,
     Unavailable,
     describe,
     kind_of,
@@ -160,14 +161,13 @@ class Settlement:
         assert index is not None, "it was decided"
         return (await self.shards.call(exchange.home, EntryAt(index))).content_hash == exchange.digest
 
-    async def finish(self) -> int:
-        """Finish exchanges past their deadline that somebody began and left; how many are over now."""
-        found = {}
-        for shard in range(self.shards.num_shards):
-            for exchange in await self.shards.call(shard, Unfinished(self.now_ns())):
-                found[exchange.digest] = exchange
-        done = [await self._concluded(resume(exchange)) for exchange in found.values()]
-        return sum(not progress.waiting for progress in done)
+    async def unfinished(self, shard: int) -> list[Exchange]:
+        """Exchanges past their deadline that somebody began and left, with a part in a shard."""
+        return await self.shards.call(shard, Unfinished(self.now_ns()))
+
+    async def finish(self, exchange: Exchange) -> bool:
+        """Conclude what somebody began and left; whether it is over now."""
+        return not (await self._concluded(resume(exchange))).waiting
 
     async def _alone(self, concluding: Coroutine[Any, Any, Progress]) -> Progress:
         """Wait for it in a task and a context of its own: it goes on when whoever waits goes away."""
@@ -184,7 +184,7 @@ class Settlement:
         try:
             return (await self.shards.call(request.shard, Carry((request,))))[0]
         except (LedgerError, MintageError) as error:
-            if issubclass(kind_of(describe(error).code), Unavailable):
+            if issubclass(kind_of(describe(error).code), Unavailable | Overloaded):
                 return None
             raise
 

@@ -4,18 +4,24 @@
     finish    conclude exchanges past their deadline that somebody began and left
     moment    commit to the checkpoints of all shards at once (`ledger.superlog`)
 
-Each is tried by itself: what fails is logged and tried again the next time, and holds up nothing else.
+Each is tried by itself, for each shard and each exchange: what fails is logged and tried again the next time, and holds
+up nothing else.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from engine.calls import CommitMoment, Expire, MomentSizes, Shards, ViewSince
 from engine.errors import MintageError, describe
 from engine.records import SUPER_SHARD
 from engine.settling import Settlement
 
+TASKS_MAX = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
 log = logging.getLogger("mintage")
 
 
@@ -39,28 +45,43 @@ class Upkeep:
 
     async def once(self) -> None:
         """One round."""
-        for task in (self.expire, self.settlement.finish, self.moment):
-            await attempted(task)
+        for task in (self.expire, self.finish, self.moment):
+            await each(lambda task: task(), [task])
 
     async def expire(self) -> int:
         """Free what is over in every shard; how many transfers."""
-        return sum([await self.shards.call(shard, Expire()) for shard in range(self.shards.num_shards)])
+        return sum(await each(lambda shard: self.shards.call(shard, Expire()), range(self.shards.num_shards)))
+
+    async def finish(self) -> int:
+        """Conclude exchanges past their deadline; how many are over now."""
+        found = await each(self.settlement.unfinished, range(self.shards.num_shards))
+        exchanges = {exchange.digest: exchange for some in found for exchange in some}
+        return sum(await each(self.settlement.finish, exchanges.values()))
 
     async def moment(self) -> str:
-        """Commit to all shards; the super-checkpoint, which is the old one if nothing has grown."""
+        """Commit to all shards; the super-checkpoint, which is the old one if nothing has grown. A shard that does not
+        answer stays as it was in the moment before."""
         sizes = await self.shards.call(SUPER_SHARD, MomentSizes())
-        numbers = range(self.shards.num_shards)
-        views = await asyncio.gather(*(self.shards.call(n, ViewSince(sizes.get(n, 0))) for n in numbers))
+        views = await each(
+            lambda shard: self.shards.call(shard, ViewSince(sizes.get(shard, 0))), range(self.shards.num_shards)
+        )
         return await self.shards.call(SUPER_SHARD, CommitMoment(tuple(views)))
 
 
-async def attempted(task: Callable[[], Awaitable[object]]) -> None:
-    """Do it; what it fails with goes into the log."""
-    try:
-        await task()
-    except Exception as error:
-        body = describe(error)
-        if body.code == MintageError.code:
-            log.exception("upkeep failed for a defect")
-        else:
-            log.warning("upkeep: %s; it is tried again", body)
+async def each(task: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+    """Do it for each, TASKS_MAX at a time; what came of those that did not fail. Why the others did is logged."""
+    room = asyncio.Semaphore(TASKS_MAX)
+
+    async def attempted(item: T) -> list[R]:
+        async with room:
+            try:
+                return [await task(item)]
+            except Exception as error:
+                body = describe(error)
+                if body.code == MintageError.code:
+                    log.exception("upkeep failed for a defect")
+                else:
+                    log.warning("upkeep: %s; it is tried again", body)
+                return []
+
+    return [result for some in await asyncio.gather(*map(attempted, items)) for result in some]

@@ -205,12 +205,16 @@ class Book:
         places: NDArray[np.int64] = _unknown_subjects(self.state, rows, results)
         return places
 
+    def may_be_due(self, now_ns: int) -> bool:
+        """Whether `due` has to look; while another thread appends, too."""
+        return now_ns >= int(self.state["earliest_ns"])
+
     def due(self, now_ns: int, num_max: int = DUE_MAX) -> list[bytes]:
         """Ids of live pending transfers whose time is over, by expiry, then index; at most `num_max` of them.
 
         An entry EXPIRED is to be recorded for each. Cost: O(1) if there is none, else O(live pending transfers).
         """
-        if now_ns < int(self.state["earliest_ns"]):
+        if not self.may_be_due(now_ns):
             return []
         timed = self._rows("pending")
         timed = timed[(timed["kind"] != 0) & (timed["expires_ns"] != 0)]

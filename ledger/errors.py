@@ -53,6 +53,12 @@ class LedgerLocked(LedgerError):
     code = "ledger_locked"
 
 
+class LedgerBusy(LedgerError):
+    """More waits to be written than can be soon. Nothing of the call was written."""
+
+    code = "ledger_busy"
+
+
 class LedgerCorrupt(LedgerError):
     """What is stored contradicts its own hashes or its checkpoint."""
 

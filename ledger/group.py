@@ -17,11 +17,17 @@ from typing import Any, Protocol
 import msgspec
 
 from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, Entries, Flag, from_bytes
-from ledger.errors import EntryInvalid, LedgerError
+from ledger.errors import EntryInvalid, LedgerBusy, LedgerError
 from ledger.payload import BATCH_BYTES_MAX, Payload, check_payloads
 from ledger.result import Result
 
 BATCH_ITEMS_MAX = 4096
+"""Entries of several callers that are made durable together; one caller may hand in as many as the shard takes."""
+
+CALLERS_MAX = 16_384
+WAITING_BYTES_MAX = 256 << 20
+"""More is refused at once: it would only wait for longer than whoever asks does."""
+
 INTEGRATE_AFTER_S = 0.02
 """What is sequenced is integrated so much later, with all that was sequenced meanwhile."""
 
@@ -40,6 +46,11 @@ class Answer(msgspec.Struct, frozen=True):
 class Sequences(Protocol):
     """The part of a shard that a committer needs: see `ledger.shard.Shard`."""
 
+    @property
+    def batch_entries_max(self) -> int: ...
+
+    def expire(self) -> object: ...
+
     def sequence(self, entries: Entries, payloads: Sequence[Payload] | None = None) -> "Columns": ...
 
     def integrate(self) -> None: ...
@@ -56,12 +67,14 @@ Outcome = Answer | Answers | Exception
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
-    """The entries of one caller, and where it waits. One that asks for one answer gets that, else it gets a tuple."""
+    """The entries of one caller, and where it waits. One that asks for one answer gets that, else it gets a tuple.
+    `is_open`: its last entry is linked, so it must be the last of a batch, which then tells it that this is wrong."""
 
     data: bytes
     payloads: Sequence[Payload] | None
     num_bytes: int
     is_one: bool
+    is_open: bool
     future: "asyncio.Future[Any]"
 
 
@@ -74,6 +87,9 @@ class Committer:
 
     def __init__(self, shard: Sequences) -> None:
         self._shard = shard
+        self._entries_max = shard.batch_entries_max
+        self._num_waiting = 0
+        self._waiting_bytes = 0
         self._handed_in: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._held_over: _Waiting | None = None
         self._is_closed = False
@@ -88,12 +104,12 @@ class Committer:
             thread.start()
 
     async def append(self, data: bytes, payload: Payload | None = None) -> Answer:
-        """Record an entry (bytes[240]); durable when this returns. A caller that is cancelled meanwhile is not told,
-        and the entry is recorded all the same.
+        """Record an entry (bytes[240]); durable when this returns. What is over by then has been expired before. A
+        caller that is cancelled meanwhile is not told, and the entry is recorded all the same.
 
         Raises:
-            EntryInvalid: not 240 bytes, a payload that is not what the entry says or is missing, or an entry linked to
-                nothing.
+            EntryInvalid: not 240 bytes, or a payload that is not what the entry says or is missing.
+            LedgerBusy: too much waits already.
             LedgerFull, LedgerCorrupt, LedgerError: see `Shard.append`; or the committer is closed.
         """
         answer: Answer = await self._handed(data, None if payload is None else (payload,), is_one=True)
@@ -106,12 +122,21 @@ class Committer:
 
     def _handed(self, data: bytes, payloads: Sequence[Payload] | None, *, is_one: bool) -> "asyncio.Future[Any]":
         num_bytes = 0 if payloads is None else sum([payload.num_bytes for payload in payloads])
-        _check(data, payloads, num_bytes, is_one)
+        _check(data, payloads, num_bytes, 1 if is_one else self._entries_max)
         future = asyncio.get_running_loop().create_future()
+        is_open = data[_FLAGS - ENTRY_BYTES] & _LINKED != 0
         with self._closing:  # nothing is handed in behind the end
             if self._is_closed:
                 raise LedgerError("it is closed", where="committer", fix="Open the shard again.")
-            self._handed_in.put(_Waiting(data, payloads, num_bytes, is_one, future))
+            if self._num_waiting >= CALLERS_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
+                raise LedgerBusy(
+                    f"{self._num_waiting} callers with {self._waiting_bytes} bytes wait already",
+                    where="committer",
+                    fix="Try again in a second, or with fewer callers at a time.",
+                )
+            self._num_waiting += 1
+            self._waiting_bytes += len(data) + num_bytes
+            self._handed_in.put(_Waiting(data, payloads, num_bytes, is_one, is_open, future))
         return future
 
     def close(self) -> None:
@@ -127,9 +152,13 @@ class Committer:
         while batch := self._gathered():
             outcomes: Sequence[Outcome]
             try:
+                self._shard.expire()
                 outcomes = _parted(batch, self._shard.sequence(_entries(batch), _payloads(batch)).answers())
             except Exception as error:  # whatever it is: nobody may wait for ever, and the next batch may go in
                 outcomes = [error] * len(batch)
+            with self._closing:
+                self._num_waiting -= len(batch)
+                self._waiting_bytes -= sum([len(waiting.data) + waiting.num_bytes for waiting in batch])
             _tell([waiting.future for waiting in batch], outcomes)
             self._sequenced.set()
         self._done.set()
@@ -153,28 +182,26 @@ class Committer:
             return []
         batch = [first]
         num_entries, num_bytes = len(first.data), first.num_bytes
-        while not self._handed_in.empty():
+        while not batch[-1].is_open and not self._handed_in.empty():
             waiting = self._handed_in.get()
             if waiting is None:
                 self._handed_in.put(None)  # nobody hands in any more
                 break
             num_entries, num_bytes = num_entries + len(waiting.data), num_bytes + waiting.num_bytes
-            if num_entries > BATCH_ITEMS_MAX * ENTRY_BYTES or num_bytes > BATCH_BYTES_MAX:
+            if num_entries > min(BATCH_ITEMS_MAX, self._entries_max) * ENTRY_BYTES or num_bytes > BATCH_BYTES_MAX:
                 self._held_over = waiting
                 break
             batch.append(waiting)
         return batch
 
 
-def _check(data: bytes, payloads: Sequence[Payload] | None, num_bytes: int, is_one: bool) -> None:
-    """Whatever would make a batch invalid, or link it to what another caller hands in."""
+def _check(data: bytes, payloads: Sequence[Payload] | None, num_bytes: int, entries_max: int) -> None:
+    """Whatever would make a batch invalid."""
     num_entries, rest = divmod(len(data), ENTRY_BYTES)
-    if rest or not 0 < num_entries <= (1 if is_one else BATCH_ITEMS_MAX) or num_bytes > BATCH_BYTES_MAX:
-        limits = f"{BATCH_ITEMS_MAX} entries of {ENTRY_BYTES} bytes, or {BATCH_BYTES_MAX} bytes of payload"
+    if rest or not 0 < num_entries <= entries_max or num_bytes > BATCH_BYTES_MAX:
+        limits = f"{entries_max} entries of {ENTRY_BYTES} bytes, or {BATCH_BYTES_MAX} bytes of payload"
         raise _invalid("batch", f"{len(data)} bytes of entries with {num_bytes} bytes are none, or more than {limits}")
     check_payloads(data, payloads)
-    if data[_FLAGS - ENTRY_BYTES] & _LINKED:
-        raise _invalid("flags", "the last entry is linked to nothing")
 
 
 def _entries(batch: list[_Waiting]) -> Entries:

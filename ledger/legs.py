@@ -61,26 +61,29 @@ def answers(shard: Appends, requests: Sequence[Request]) -> list[Answer]:
         EntryInvalid: more requests than fit into a batch (an exchange has `MOVES_MAX` + 2 entries at most).
     Cost: one commit, and some 10 us an entry.
     """
-    entries: list[Entry] = []
-    payloads: list[Payload] = []
-    ends: list[int] = []
-    for request in requests:
-        for entry, payload in items(request):
-            entries.append(entry)
-            payloads.append(payload)
-        ends.append(len(entries))
-    results = shard.append(columns(entries), payloads).results.tolist()
+    entries, payloads = batch(requests)
+    return told(requests, shard.append(entries, payloads).results.tolist())
+
+
+def batch(requests: Sequence[Request]) -> tuple[Entries, list[Payload]]:
+    """What some requests to a shard record, to be appended together."""
+    rows = [row for request in requests for row in items(request)]
+    return columns([entry for entry, _ in rows]), [payload for _, payload in rows]
+
+
+def told(requests: Sequence[Request], results: Sequence[int]) -> list[Answer]:
+    """The answers to requests, from the results of their `batch`."""
+    remaining = iter(results)
     return [
-        Answer(request.exchange.digest, request.shard, request.stage, outcome(results[begin:end]))
-        for request, begin, end in zip(requests, [0, *ends], ends, strict=False)
+        Answer(
+            request.exchange.digest, request.shard, request.stage, outcome([next(remaining) for _ in items(request)])
+        )
+        for request in requests
     ]
 
 
 def outcome(results: Sequence[int]) -> Result:
-    """What became of a chain, from the result of each entry: a chain whose first entry exists was recorded as a whole,
-    since all the others follow from the terms to which the first is bound."""
-    if results[0] == Result.EXISTS:
-        return Result.EXISTS
+    """What became of a chain, from the result of each entry."""
     return Result(next((code for code in results if code not in (Result.OK, Result.LINKED_EVENT_FAILED)), Result.OK))
 
 

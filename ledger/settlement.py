@@ -9,10 +9,12 @@ the order of the log, and the same entries give the same state bit for bit. `led
 - Accounts may be limited: debits within credits, or credits within debits, pending ones included.
 - An asset belongs to the owner that its own entry names, then to whom ownership transfers gave it. The state has every
   asset that was ever transferred or held; of the others the caller tells the owner with the entry (the hints).
-- A linked chain is recorded as a whole or not at all.
+- A linked chain is recorded as a whole or not at all. Offered again it exists as a whole, too.
 
 The semantics are TigerBeetle's (docs.tigerbeetle.com: "create_accounts", "create_transfers", "Transfer", "Account"),
-with ownership added, and with one difference: a transfer that is over is told apart only by how it ended.
+with ownership added, and with two differences: a transfer that is over is told apart only by how it ended, and every
+entry of a chain that is recorded already is told that it exists (there, all but the first are told that the chain
+failed, so that a repeat cannot be told from a chain that was never recorded).
 Turned down: balances in the store, read and written a transfer at a time (a look-up in a B-tree costs more than a whole
 transfer here), and expiry without an entry (balances would depend on when somebody looks).
 """
@@ -125,8 +127,11 @@ def _apply_chain(
     hint_owners: Any,
     hint_statuses: Any,
 ) -> int:
-    """Apply the entries `begin` to `end`, all or none; how many. The first that fails keeps its reason."""
+    """Apply the entries `begin` to `end`, all or none; how many. The first that fails keeps its reason; where all are
+    repeats, nothing fails."""
     is_open = (entries[end - 1].flags & _LINKED) != 0
+    if not is_open and _all_exist(results, begin, end):
+        return 0
     if is_open:
         results[end - 1] = Result.LINKED_EVENT_CHAIN_OPEN
     before = mark(state)
@@ -143,6 +148,13 @@ def _apply_chain(
                     results[other] = Result.LINKED_EVENT_FAILED
             return 0
     return end - begin
+
+
+@njit(nogil=True, cache=True)
+def _all_exist(results: Any, begin: int, end: int) -> bool:
+    while begin < end and results[begin] == Result.EXISTS:
+        begin += 1
+    return begin == end
 
 
 @njit(nogil=True, cache=True)

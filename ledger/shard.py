@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ledger.book import DUE_MAX, Book
+from ledger.book import DUE_MAX, Balance, Book
 from ledger.entry import (
     ENTRY_BYTES,
     HASH_BYTES,
@@ -153,6 +153,11 @@ class Shard:
         self._writer.integrate()
 
     @property
+    def batch_entries_max(self) -> int:
+        """How many entries a batch may have."""
+        return self._writer.batch_entries_max
+
+    @property
     def num_pending(self) -> int:
         """How many entries are sequenced and not integrated."""
         return self._writer.num_pending
@@ -168,6 +173,10 @@ class Shard:
     def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
         """Indices of pending transfers that nothing has ended, from `begin` on: see `Book.live`."""
         return self._writer.live(begin, num_max)
+
+    def balance(self, account: bytes) -> Balance:
+        """How an account stands, with all that was sequenced; never half of a batch. See `Book.balance`."""
+        return self._writer.balance(account)
 
     @property
     def book(self) -> Book:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.book import DUE_MAX
+from ledger.book import DUE_MAX, Balance
 from ledger.entry import ENTRY_DTYPE, SHARD_MAX, VERSION, Entries, Kind, as_bytes
 from ledger.errors import EntryInvalid, LedgerError, LedgerFull, LedgerReadOnly
 from ledger.expiry import expiries
@@ -102,7 +102,7 @@ class Writer:
         self._signer = signer
         self._now_ns = now_ns
         self._publishing = publishing
-        self._batch_entries_max = batch_entries_max
+        self.batch_entries_max = batch_entries_max
         self._covered = np.zeros(SHARD_MAX + 1, np.uint64)
         self._wal = Wal(store.path, entropy)
         self._pending = list(resumed.pending)  # sequenced, durable in the write-ahead log, and not in the store
@@ -139,6 +139,11 @@ class Writer:
         with self._covering:
             self._covered[shard] = max(int(self._covered[shard]), tree_size)
 
+    def balance(self, account: bytes) -> Balance:
+        """See `Shard.balance`."""
+        with self._turn:
+            return self.memory.book.balance(account)
+
     def live(self, begin: int, num_max: int) -> list[int]:
         """See `Shard.live`."""
         with self._turn:
@@ -152,7 +157,9 @@ class Writer:
             return self._appended(rows, payloads)
 
     def expire(self, num_max: int = DUE_MAX) -> Appended:
-        """See `Shard.expire`."""
+        """See `Shard.expire`. Mostly nothing is due, which is seen without waiting for anybody."""
+        if not self.memory.book.may_be_due(max(self._now_ns(), self._time_ns + 1)):
+            return Appended(np.zeros(0, np.uint64), np.zeros(0, np.uint8))
         with self._storing, self._turn:
             book = self.memory.book
             due = book.due(max(self._now_ns(), self._time_ns + 1), num_max)
@@ -170,7 +177,7 @@ class Writer:
         has_erasures = bool(traits_of(rows) & HAS_ERASURES)
         with self._turn:
             num_pending = self._size - self.memory.head.tree_size + len(rows)
-            has_room = num_pending <= self._batch_entries_max and self._wal.has_room(record_bytes)
+            has_room = num_pending <= self.batch_entries_max and self._wal.has_room(record_bytes)
             if has_room and not has_erasures and not self._is_behind:
                 with suppress(LedgerFull, LedgerReadOnly):  # the log's files cannot be made; a commit may do
                     return self._logged(rows, payloads)
@@ -198,8 +205,8 @@ class Writer:
     def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
         """The limits of a batch, and that payloads are what their entries say, and are all there."""
         num_bytes = sum([payload.num_bytes for payload in payloads]) if payloads else 0
-        if len(entries) > self._batch_entries_max or num_bytes > BATCH_BYTES_MAX:
-            limits = f"{self._batch_entries_max} entries or {BATCH_BYTES_MAX} bytes of payload"
+        if len(entries) > self.batch_entries_max or num_bytes > BATCH_BYTES_MAX:
+            limits = f"{self.batch_entries_max} entries or {BATCH_BYTES_MAX} bytes of payload"
             raise EntryInvalid(
                 f"{len(entries)} entries with {num_bytes} bytes are more than {limits}",
                 where="batch",

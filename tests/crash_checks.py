@@ -25,7 +25,7 @@ from crash_writer import BEGUN, DONE, FAILED, HEAD, Record
 from numpy.typing import NDArray
 
 from ledger.book import Book
-from ledger.entry import ENTRY_BYTES, Entries, Flag, as_bytes, from_bytes
+from ledger.entry import ENTRY_BYTES, Entries, as_bytes, from_bytes
 from ledger.errors import EntryNotFound
 from ledger.log import open_keys, shard_path
 from ledger.merkle import verify_consistency
@@ -168,13 +168,11 @@ def repeat(shard: Shard, acknowledged: Acknowledged, chance: random.Random, seen
 
 
 def repeated(shard: Shard, call: Call, *, alone: bool = False) -> tuple[Result, int]:
-    """The answer to the first entry of a call, and its index. It is recorded as a whole or not at all: of a chain that
-    exists, the first says so, and the others that their chain failed."""
+    """The answer to the first entry of a call, and its index. It is recorded as a whole or not at all."""
     record = shard.sequence if alone else shard.append
     appended = record(call.entries, call.payloads)
     result, *others = map(Result, appended.results.tolist())
-    is_chain = call.entries["flags"][0] & Flag.LINKED != 0
-    assert set(others) <= {Result.LINKED_EVENT_FAILED if is_chain and result == Result.EXISTS else result}
+    assert set(others) <= {result}
     first = int(appended.indices[0])
     assert appended.indices.tolist() == list(range(first, first + len(call.entries)))
     return result, first

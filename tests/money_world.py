@@ -1,5 +1,6 @@
 """A ledger of two shards with its settlement, in this process or as if behind handles: accounts, assets, sales."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.settling import Settlement
 from gate.assess import Gate
 from ledger.log import LogKeys
 
-EUR, USD = 978, 840
+EUR, GBP, USD = 978, 826, 840
 NUM_SHARDS = 2
 SECOND_NS = 10**9
 
@@ -38,10 +39,11 @@ class ShardActor:
 
     def __init__(self, keeper: ShardKeeper) -> None:
         self.keeper = keeper
+        self.threads = ThreadPoolExecutor(max_workers=2)
 
     @answering
     async def call(self, data: bytes) -> bytes:
-        return encode(decode_call(data).run(self.keeper))
+        return encode(await decode_call(data).done(self.keeper, self.threads))
 
     async def commit(self) -> None:
         raise AssertionError("nothing is minted here")

@@ -50,6 +50,9 @@ class Model:
         return answers
 
     def offer_chain(self, chain: list[Entry], results: dict[int, Result], begin: int, *, is_open: bool) -> list[Result]:
+        before = [results.get(begin + place) or next(self.objections(entry), None) for place, entry in enumerate(chain)]
+        if not is_open and set(before) == {Result.EXISTS}:
+            return [Result.EXISTS] * len(chain)
         trial = copy.deepcopy(self)
         answers = [Result.LINKED_EVENT_FAILED] * len(chain)
         if is_open:

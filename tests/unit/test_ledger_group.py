@@ -15,7 +15,7 @@ from shards import asset, content_of, open_shard
 
 from ledger import group as group_module
 from ledger.entry import ENTRY_BYTES, Entries, Entry, Flag, Kind, encode
-from ledger.errors import EntryInvalid, LedgerError, LedgerFull
+from ledger.errors import EntryInvalid, LedgerBusy, LedgerError, LedgerFull
 from ledger.group import Answer, Committer
 from ledger.payload import Payload
 from ledger.result import Result
@@ -38,8 +38,11 @@ def linked(first: int, length: int) -> bytes:
 class FakeShard:
     """Answers every entry with the number in its id, and remembers what it was given, by batch."""
 
+    batch_entries_max = 8192
+
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.num_expired_before: list[int] = []
         self.payloads: list[Sequence[Payload] | None] = []
         self.failures: dict[int, Exception] = {}  # by the number of the batch
         self.num_integrated = 0
@@ -48,6 +51,9 @@ class FakeShard:
         self.is_in = threading.Event()
         self.may_go_on = threading.Event()
         self.may_go_on.set()
+
+    def expire(self) -> None:
+        self.num_expired_before.append(len(self.batches))
 
     def sequence(self, entries: Entries, payloads: Sequence[Payload] | None = None) -> SimpleNamespace:
         numbers = [int.from_bytes(id_.tobytes()[:8], "little") for id_ in entries["id"]]
@@ -214,8 +220,6 @@ INVALID = {
     "nothing": (b"", None),
     "not whole entries": (encode(plain(1))[:-1], None),
     "two entries where there is one answer": (encode(plain(1)) * 2, None),
-    "an open chain": (encode(plain(1, Flag.LINKED)), None),
-    "an open chain of more flags": (encode(plain(1, Flag.LINKED | Flag.PENDING)), None),
     "a content that does not come with it": (encode(asset(1)), None),
     "another content": (encode(asset(1)), Payload(b"another")),
     "another metadata": (encode(asset(1)), Payload(None, b"{}")),
@@ -237,17 +241,64 @@ async def test_what_one_caller_hands_in_wrongly_harms_nobody(what: str, fake: Fa
     assert fake.batches == [[0], [2, 3]]
 
 
-async def test_a_chain_that_is_open_or_too_long_is_refused_before_it_joins_a_batch(
+async def test_more_than_the_shard_takes_is_refused_before_it_joins_a_batch(fake: FakeShard) -> None:
+    fake.batch_entries_max = 4
+    committer = Committer(fake)
+    assert len(await committer.append_together(linked(1, 4))) == 4
+    with pytest.raises(EntryInvalid, match="4 entries"):
+        await committer.append_together(linked(11, 5))
+    with pytest.raises(EntryInvalid, match="2 for 3 entries"):
+        await committer.append_together(linked(11, 3), [Payload(), Payload()])
+    committer.close()
+    assert fake.batches == [[1, 2, 3, 4]]
+
+
+async def test_a_caller_with_more_than_a_batch_of_many_callers_has_one_alone(
     fake: FakeShard, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_module, "BATCH_ITEMS_MAX", 4)
-    assert len(await committer.append_together(linked(1, 4))) == 4
-    for data in (linked(11, 5), linked(11, 3)[:-ENTRY_BYTES]):
-        with pytest.raises(EntryInvalid):
-            await committer.append_together(data)
-    with pytest.raises(EntryInvalid, match="2 for 3 entries"):
-        await committer.append_together(linked(11, 3), [Payload(), Payload()])
-    assert fake.batches == [[1, 2, 3, 4]]
+    first = await held(fake, committer)
+    tasks = await started(
+        committer.append(encode(plain(1))), committer.append_together(linked(11, 6)), committer.append(encode(plain(2)))
+    )
+    fake.may_go_on.set()
+    await outcomes_of([first, *tasks])
+    assert fake.batches == [[0], [1], list(range(11, 17)), [2]]
+
+
+async def test_nothing_follows_an_open_chain_in_its_batch(fake: FakeShard, committer: Committer) -> None:
+    first = await held(fake, committer)
+    open_chain = linked(11, 3)[:-ENTRY_BYTES]
+    tasks = await started(
+        committer.append(encode(plain(1))),
+        committer.append_together(open_chain),
+        committer.append(encode(plain(2, Flag.LINKED | Flag.PENDING))),
+        committer.append(encode(plain(3))),
+    )
+    fake.may_go_on.set()
+    await outcomes_of([first, *tasks])
+    assert fake.batches == [[0], [1, 11, 12], [2], [3]]
+
+
+async def test_what_is_over_is_expired_before_every_batch(fake: FakeShard, committer: Committer) -> None:
+    for number in range(3):
+        await committer.append(encode(plain(number)))
+    assert fake.num_expired_before == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("CALLERS_MAX", 3), ("WAITING_BYTES_MAX", 2 * ENTRY_BYTES + 1)])
+async def test_too_many_who_wait_are_refused_at_once_until_some_are_done(
+    name: str, limit: int, fake: FakeShard, committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, name, limit)
+    first = await held(fake, committer)
+    waiting = await started(committer.append(encode(plain(1))), committer.append(encode(plain(2))))
+    with pytest.raises(LedgerBusy, match=f"3 callers with {3 * ENTRY_BYTES} bytes"):
+        await committer.append(encode(plain(3)))
+    fake.may_go_on.set()
+    await outcomes_of([first, *waiting])
+    assert await committer.append(encode(plain(3))) == Answer(3, Result.OK)
+    assert sorted(chain.from_iterable(fake.batches)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

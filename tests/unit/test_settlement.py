@@ -342,6 +342,25 @@ def test_what_the_caller_refused_fails_its_chain_with_the_callers_code() -> None
     assert results == [Result.LINKED_EVENT_FAILED, Result.EXISTS, Result.OK]
 
 
+def test_a_chain_that_is_a_repeat_as_a_whole_exists_as_a_whole_and_moves_nothing() -> None:
+    desk = open_world()
+    chain = money(90, ALICE, BOB, 1, LINKED), asset(91, BOB)
+    assert desk.offer(*chain) == [Result.OK, Result.OK]
+    snapshot = desk.book.snapshot()
+    assert desk.offer(*chain, results={0: Result.EXISTS, 1: Result.EXISTS}) == [Result.EXISTS, Result.EXISTS]
+    assert desk.book.snapshot() == snapshot
+
+
+def test_a_chain_that_is_a_repeat_in_part_fails_with_the_first_that_does_not_fit() -> None:
+    chain = money(90, ALICE, BOB, 1, LINKED), account(92, LINKED), account(91)
+    failed = Result.LINKED_EVENT_FAILED
+    assert open_world().offer(*chain, results={0: Result.EXISTS}) == [Result.EXISTS, failed, failed]
+    assert open_world().offer(*chain, results={1: Result.EXISTS, 2: Result.EXISTS}) == [failed, Result.EXISTS, failed]
+    open_chain = money(90, ALICE, BOB, 1, LINKED), account(92, LINKED)
+    results = open_world().offer(*open_chain, results={0: Result.EXISTS, 1: Result.EXISTS})
+    assert results == [Result.EXISTS, Result.LINKED_EVENT_CHAIN_OPEN]
+
+
 def test_entries_of_other_kinds_pass_and_can_be_part_of_a_chain() -> None:
     desk = open_world()
     paid = desk.offer(asset(NEW_PICTURE, BOB, LINKED), money(90, ALICE, BOB, 100))

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import virtual_time
-from money_world import SECOND_NS, World
+from money_world import EUR, GBP, SECOND_NS, World
 
-from engine.calls import Call, CommitMoment, Expire, MomentSizes, R
+from engine.calls import Call, MomentSizes, R
 from engine.embedded import Engine
+from engine.errors import Unavailable
 from engine.generators.fake import FakeGenerator
+from engine.money import shard_of_currency, terms_of
 from engine.settling import Settlement
 from engine.upkeep import Upkeep
-from ledger.errors import LedgerFull
+from ledger.errors import LedgerCorrupt, LedgerFull
+from ledger.exchange import Exchange
 from ledger.fsck import check
 from ledger.log import open_keys
 from ledger.note import Policy, open_checkpoint
@@ -79,30 +82,88 @@ async def test_moments_follow_the_shards_and_one_where_nothing_grew_is_the_one_b
 
 
 class Failing:
-    """Shards that have no room for what expires and a defect where exchanges are looked for."""
+    """Shards of which some fail: `failures` says with what, by shard and name of the call."""
 
-    def __init__(self, shards: Any) -> None:
+    def __init__(self, shards: Any, failures: dict[tuple[int, str], Exception]) -> None:
         self.shards = shards
         self.num_shards = shards.num_shards
-        self.made: list[str] = []
+        self.failures = failures
 
     async def call(self, shard: int, call: Call[R]) -> R:
-        self.made.append(type(call).__name__)
-        if isinstance(call, Expire):
-            raise LedgerFull("no room", where="shard 0", fix="Make some.")
-        if type(call).__name__ == "Unfinished":
-            raise ZeroDivisionError
+        failure = self.failures.get((shard, type(call).__name__))
+        if failure:
+            raise failure
         return await self.shards.call(shard, call)
 
 
+def upkeep_with(world: World, failures: dict[tuple[int, str], Exception]) -> Upkeep:
+    shards = Failing(world.shards, failures)
+    return Upkeep(shards, Settlement(shards, world.clock), 10)
+
+
+DOWN = Unavailable("it is away", where="shard", fix="Wait.")
+FULL = LedgerFull("no room", where="shard 0", fix="Make some.")
+
+
 async def test_what_fails_is_logged_and_holds_up_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    shards = Failing(world.shards)
+    everywhere = [(shard, error) for shard in (0, 1) for error in (FULL, ZeroDivisionError())]
+    failures = {(shard, "Expire" if error is FULL else "Unfinished"): error for shard, error in everywhere}
     with caplog.at_level(logging.WARNING, "mintage"):
-        await Upkeep(shards, Settlement(shards, world.clock), 10).once()
-    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+        await upkeep_with(world, failures).once()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2 + ["ERROR"] * 2
     assert "ledger_full" in caplog.text
-    assert shards.made[-1] == CommitMoment.__name__
     assert world.keepers[0].moments.sizes() == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("away", [0, 1])
+async def test_a_shard_that_is_away_holds_up_no_other_one(world: World, away: int) -> None:
+    currencies = {shard_of_currency(currency, 2): currency for currency in (EUR, GBP)}
+    accounts = {}
+    for shard, currency in currencies.items():
+        one, two = accounts[shard] = await world.accounts("acme", "one", "two", currency=currency)
+        hold = {"key": "h", "debit": one, "credit": two, "amount": 5, "mode": "hold", "timeout_s": 5}
+        assert await world.move(hold, currency=currency) == ["ok"]
+    world.clock.now_ns += 6 * SECOND_NS
+    await upkeep_with(world, {(away, name): DOWN for name in ("Expire", "Unfinished", "ViewSince")}).once()
+    assert [await world.pending(accounts[shard][0]) for shard in (away, 1 - away)] == [(5, 0), (0, 0)]
+
+
+async def test_one_exchange_that_cannot_be_finished_holds_up_no_other_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(1)
+    finished = []
+
+    async def unfinished(shard: int) -> list[Exchange]:
+        return [terms_of(world.sale(asset, bob, acme, key=f"{shard} {n}"), 2) for n in range(2)]
+
+    async def finish(exchange: Exchange) -> bool:
+        if not finished:
+            finished.append(exchange)
+            raise LedgerCorrupt("a leg is missing", where="shard 1", fix="Run fsck.")
+        finished.append(exchange)
+        return True
+
+    monkeypatch.setattr(world.settlement, "unfinished", unfinished)
+    monkeypatch.setattr(world.settlement, "finish", finish)
+    assert await upkeep_of(world).finish() == 3
+    assert len(finished) == 4
+
+
+async def test_a_shard_that_is_away_stays_as_it_was_in_the_moment_before(world: World) -> None:
+    world.asset(0)
+    world.asset(1)
+    await upkeep_of(world).moment()
+    before = dict(world.keepers[0].moments.sizes())
+    await world.accounts("acme", "one", currency=EUR)
+    await world.accounts("acme", "one", currency=GBP)
+    away = {(1, "ViewSince"): DOWN}
+    await upkeep_with(world, away).moment()
+    after = world.keepers[0].moments.sizes()
+    assert (after[0], after[1]) == (before[0] + 1, before[1])
+    await upkeep_of(world).moment()
+    assert world.keepers[0].moments.sizes()[1] == before[1] + 1
 
 
 class Counting:
