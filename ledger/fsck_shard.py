@@ -44,6 +44,7 @@ from ledger.log import shard_of_origin
 from ledger.note import Checkpoint, VerifierKey, open_checkpoint, read_checkpoint
 from ledger.store import Snapshot, Store
 from ledger.tail import SEED_BYTES, seed_words
+from ledger.wal import WAL_STATE
 
 BLOCK_ENTRIES = 65_536
 """Entries that are checked at a time: 16 MB."""
@@ -51,7 +52,7 @@ BLOCK_ENTRIES = 65_536
 ROWS_A_LOOK = 65_536
 """Rows of entries that are counted in one snapshot, about 50 ms."""
 
-_STATES = frozenset({b"head", b"index", b"book"})
+_STATES = frozenset({b"head", b"index", b"book", WAL_STATE.encode()})
 _T = TypeVar("_T")
 
 

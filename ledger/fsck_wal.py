@@ -5,8 +5,9 @@ tree. Here their records have to hold and to follow each other without a gap, an
 times and payloads; all else is checked once they are in the store.
 
 A record that does not hold may be the last one before a power cut, which nobody has acknowledged, or one that was
-damaged since. Nothing on disk tells these apart, so it is told in both cases. It is forgotten once the shard was opened
-and has gone on. What the owner is just writing is told from it by a second look.
+damaged since. Nothing on disk tells these apart, so it is told in both cases, as long as one of its two ends is left.
+It is forgotten once the shard was opened and has gone on. What the owner is just writing is told from it by a second
+look.
 """
 
 import time
@@ -18,7 +19,7 @@ from ledger.fsck_report import Findings, Tell
 from ledger.head import Head
 from ledger.payload import Payload, check_payloads
 from ledger.store import Store
-from ledger.wal import Record, broken, left_over
+from ledger.wal import WAL_STATE, Record, broken, left_over, missing
 
 LOOKS_MAX = 20
 PAUSE_S = 0.05
@@ -48,6 +49,10 @@ def _look(store: Store, shard: int, tell: Tell) -> int:
     """What there is at this moment; how many entries. The owner may be writing."""
     with store.read() as snapshot:
         head = Head.of(snapshot)
+        is_named = snapshot.state(WAL_STATE) is not None
+    if is_named and (names := missing(store.path)):
+        tell(_NAME, f"it is gone ({', '.join(names)}), and what was recorded last may be nowhere else")
+        return 0
     try:
         records = left_over(store.path, head.tree_size)
     except LedgerCorrupt as error:

@@ -25,7 +25,7 @@ from ledger.sha256 import leaf_hashes
 from ledger.store import Batch, Snapshot, Store, has_data
 from ledger.tail import SEED_BYTES
 from ledger.tree import Edge, ReadHashes, as_hashes
-from ledger.wal import Record, left_over
+from ledger.wal import WAL_STATE, Record, left_over, missing
 
 REPLAY_ENTRIES = 65_536
 """Entries read at a time to replay their money and ownership."""
@@ -47,10 +47,12 @@ class Memory(msgspec.Struct):
 
 
 class Resumed(msgspec.Struct, frozen=True):
-    """What a shard goes on from: `memory`, with what is `pending`, that is only in the write-ahead log."""
+    """What a shard goes on from: `memory`, with what is `pending`, that is only in the write-ahead log. `is_wal_named`:
+    the store says that there is one."""
 
     memory: Memory
     pending: tuple[Record, ...]
+    is_wal_named: bool
 
 
 def refuse_lost(path: Path) -> None:
@@ -86,11 +88,18 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
     """What is to be kept in memory of a stored shard, checked against its head.
 
     Raises:
-        LedgerCorrupt: what is stored contradicts itself.
+        LedgerCorrupt: what is stored contradicts itself, or the write-ahead log is gone.
         LogMismatch: the shard is another signer's.
     """
     with store.read() as snapshot:
         head = Head.of(snapshot)
+        is_wal_named = snapshot.state(WAL_STATE) is not None
+        if is_wal_named and (names := missing(store.path)):
+            raise LedgerCorrupt(
+                "the write-ahead log is gone, and what was recorded last may be nowhere else",
+                where=", ".join(names),
+                fix="Put its files back: a copy of a shard is a copy of its whole directory.",
+            )
         checkpoint = _published(head, signer)
         _edge(snapshot, checkpoint.tree_size, checkpoint.root)
         edge = _edge(snapshot, head.tree_size, head.root)
@@ -107,7 +116,8 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         insert_items(record.rows, id_keys(record.rows, index.seed), record.first, index.seed, index.tails)
         book.replay(_columns(record.rows), record.first)
     index.accept()
-    return Resumed(Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans), pending)
+    memory = Memory(head, edge, index, book, checkpoint.tree_size, head.time_ns, book_size, orphans)
+    return Resumed(memory, pending, is_wal_named)
 
 
 def hashes_of(snapshot: Snapshot) -> ReadHashes:

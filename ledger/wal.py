@@ -7,11 +7,12 @@ Two files take turns: while the records of one are moved into the store, new one
              to 4,096 bytes; then records
     record   checksum (16 bytes, XXH3-128 under the secret of all that follows), index of the first entry (u64, its bits
              changed where the secret has some), number of entries (u32), length of the payloads (u32), the entries (240
-             bytes each), the payloads (MessagePack: of each that there is its index, content and metadata), zeros up to
-             the next multiple of 4,096 bytes
+             bytes each), the payloads (MessagePack: of each that there is its index, content and metadata), zeros, and
+             all before the entries once more, which ends at the next multiple of 4,096 bytes
 
 A record begins in a block of its own, so one that is torn harms none before it. It counts if its checksum holds and its
-first entry follows the last of the record before. What an earlier use of the file left has smaller indices.
+first entry follows the last of the record before. What an earlier use of the file left has smaller indices. That there
+was a record is seen at both of its ends: a sector that the disk loses does not make it a place never written to.
 
 The blocks inside a record are what callers made them, and stay when a shorter record is written over its beginning.
 Nobody can make one that would be taken for a record, or for a damaged one: the secret is nowhere but here.
@@ -35,10 +36,13 @@ from ledger.files import create_once
 from ledger.payload import Payload
 
 FILE_NAMES = ("wal-0", "wal-1")
+WAL_STATE = "wal"
+"""The state of the store that says that the files were made."""
+
 FILE_BYTES = 4 * 1024 * 1024
 BLOCK_BYTES = 4096
 
-_MAGIC = b"mintwal1"
+_MAGIC = b"mintwal2"
 _SECRET_BYTES = 8
 _HEAD = struct.Struct("<8sQQQ")
 _HEAD_CHECKED_BYTES = 24
@@ -120,9 +124,8 @@ class Wal:
         """
         if self._is_closed:
             raise _error("it is closed", self._paths[self._current])
+        self.make()
         try:
-            if len(self._files) < len(self._paths):
-                self._open()
             file = self._files[self._current]
             data = packed(record, file.secret)
             num_written = os.pwrite(file.descriptor, data, self._place)
@@ -137,29 +140,42 @@ class Wal:
         """From now on write into the other file, from its beginning: all of its records are in the store."""
         self._current, self._place = 1 - self._current, BLOCK_BYTES
 
-    def _open(self) -> None:
-        """Both files, with blocks on disk that were written once, so that a flush changes nothing but data."""
+    def make(self) -> None:
+        """Both files, if they are not open yet, with blocks on disk that were written once, so that a flush changes
+        nothing but data. Raises as `write` does."""
+        if len(self._files) == len(self._paths):
+            return
         for path in self._paths:
             head = _head(FILE_BYTES, int.from_bytes(self._entropy(_SECRET_BYTES), "little"))
             create_once(path, head.ljust(FILE_BYTES, b"\0"), 0o644)
         for path in self._paths[len(self._files) :]:
             secret = secret_of(path)
-            self._files.append(_File(os.open(path, os.O_RDWR | os.O_CLOEXEC), secret))
+            try:
+                self._files.append(_File(os.open(path, os.O_RDWR | os.O_CLOEXEC), secret))
+            except OSError as error:
+                raise _error(str(error), path) from error
 
 
 def packed(record: Record, secret: int) -> bytes:
     """The bytes of a record in a file with that secret, a multiple of `BLOCK_BYTES`."""
     first, rows, payloads = record
     extra = msgspec.msgpack.encode([(index, item.content, item.meta) for index, item in payloads.items()])
-    header = _RECORD.pack(b"", first ^ secret, len(rows), len(extra))[_CHECKSUM_BYTES:]
-    body = b"".join((header, rows.tobytes(), extra))
-    padding = bytes(-(_CHECKSUM_BYTES + len(body)) % BLOCK_BYTES)
-    return b"".join((xxhash.xxh3_128_digest(body, secret), body, padding))
+    fields = _RECORD.pack(b"", first ^ secret, len(rows), len(extra))[_CHECKSUM_BYTES:]
+    body = b"".join((fields, rows.tobytes(), extra))
+    header = xxhash.xxh3_128_digest(body, secret) + fields
+    padding = bytes(_length(len(rows), len(extra)) - _CHECKSUM_BYTES - len(body) - _RECORD.size)
+    return b"".join((header, body[len(fields) :], padding, header))
+
+
+def _length(num_rows: int, num_extra: int) -> int:
+    """Of a record in its file, a multiple of `BLOCK_BYTES`."""
+    num_bytes = 2 * _RECORD.size + num_rows * ENTRY_BYTES + num_extra
+    return num_bytes + -num_bytes % BLOCK_BYTES
 
 
 def packed_bytes(num_rows: int, num_payload_bytes: int, num_payloads: int) -> int:
     """No record of so much is larger."""
-    return _RECORD.size + num_rows * ENTRY_BYTES + num_payload_bytes + _PAYLOAD_BYTES * num_payloads + BLOCK_BYTES
+    return _length(num_rows, num_payload_bytes + _PAYLOAD_BYTES * (num_payloads + 1))
 
 
 def secret_of(path: Path) -> int:
@@ -188,16 +204,42 @@ def left_over(folder: Path, size: int) -> list[Record]:
     return found
 
 
+def missing(folder: Path) -> list[str]:
+    """The names of the files that are not there."""
+    return [name for name in FILE_NAMES if not (folder / name).exists()]
+
+
 def broken(folder: Path, first: int) -> Iterator[str]:
     """Where a record of the entry `first` begins that does not hold, or would if it were not named otherwise."""
-    for path, secret, data in _images(folder):
-        for place in range(BLOCK_BYTES, len(data) - _RECORD.size, BLOCK_BYTES):
-            checksum, named, num_rows, num_extra = _RECORD.unpack_from(data, place)
-            body_place, end = place + _RECORD.size, place + _RECORD.size + num_rows * ENTRY_BYTES + num_extra
-            body = _RECORD.pack(b"", first ^ secret, num_rows, num_extra)[_CHECKSUM_BYTES:] + data[body_place:end]
-            is_other = end <= len(data) and xxhash.xxh3_128_digest(body, secret) == checksum
-            if any(checksum) and (is_other or named ^ secret == first) and not _record_bytes(data[place:], secret):
-                yield f"{path.name}, byte {place}"
+    for image in _images(folder):
+        for place in sorted(set(_begins(image, first))):
+            if not 0 < place < len(image.data) or not _record_bytes(image.data[place:], image.secret):
+                yield f"{image.path.name}, byte {place}"
+
+
+def _begins(image: _Image, first: int) -> Iterator[int]:
+    """Where a record of the entry `first` begins, as either of its ends says."""
+    for place in range(BLOCK_BYTES, len(image.data), BLOCK_BYTES):
+        if _is_of(image, place, place, first):
+            yield place
+        last = place + BLOCK_BYTES - _RECORD.size
+        _, _, num_rows, num_extra = _RECORD.unpack_from(image.data, last)
+        begin = place + BLOCK_BYTES - _length(num_rows, num_extra)
+        if _is_of(image, last, begin, first):
+            yield begin
+
+
+def _is_of(image: _Image, header: int, begin: int, first: int) -> bool:
+    """Whether a header, which is that of a record at `begin`, names an entry, or its checksum holds if it did."""
+    checksum, named, num_rows, num_extra = _RECORD.unpack_from(image.data, header)
+    if named ^ image.secret == first:
+        return True
+    end = begin + _RECORD.size + num_rows * ENTRY_BYTES + num_extra
+    if not 0 < begin < end <= len(image.data):
+        return False
+    fields = _RECORD.pack(b"", first ^ image.secret, num_rows, num_extra)[_CHECKSUM_BYTES:]
+    digest: bytes = xxhash.xxh3_128_digest(fields + image.data[begin + _RECORD.size : end], image.secret)
+    return digest == checksum
 
 
 def _images(folder: Path) -> list[_Image]:
@@ -241,7 +283,7 @@ def _record_bytes(data: memoryview, secret: int) -> int:
     end = _RECORD.size + num_rows * ENTRY_BYTES + num_extra
     if not num_rows or end > len(data) or xxhash.xxh3_128_digest(data[_CHECKSUM_BYTES:end], secret) != checksum:
         return 0
-    return end + -end % BLOCK_BYTES
+    return _length(num_rows, num_extra)
 
 
 def _unpacked(image: _Image, place: int) -> Record:

@@ -39,7 +39,7 @@ from ledger.sequence import Sequencer
 from ledger.sha256 import leaf_hashes
 from ledger.store import Batch, Store
 from ledger.tree import Edge
-from ledger.wal import Payloads, Record, Wal, packed_bytes
+from ledger.wal import WAL_STATE, Payloads, Record, Wal, packed_bytes
 
 SNAPSHOT_ENTRIES_MIN = 1 << 20
 """The balances are stored with the first commit after so many entries; the next start replays the others."""
@@ -105,6 +105,7 @@ class Writer:
         self.batch_entries_max = batch_entries_max
         self._covered = np.zeros(SHARD_MAX + 1, np.uint64)
         self._wal = Wal(store.path, entropy)
+        self._is_wal_named = resumed.is_wal_named
         self._pending = list(resumed.pending)  # sequenced, durable in the write-ahead log, and not in the store
         self._size = self._pending[-1].end if self._pending else self.memory.head.tree_size
         self._time_ns = _time_of_last(self._pending[-1].rows) if self._pending else self.memory.head.time_ns
@@ -273,6 +274,7 @@ class Writer:
                 appended, recorded, _ = self._sequenced(Overlay(snapshot, self._pending), rows, False)
             if not len(recorded):
                 return appended
+            self._name_wal()
             record = Record(self._size, recorded, _recorded_payloads(appended, payloads))
             self._is_in_doubt = True
             self._wal.write(record)
@@ -287,6 +289,16 @@ class Writer:
         self._size, self._time_ns = record.end, _time_of_last(recorded)
         self._is_in_doubt = False
         return appended
+
+    def _name_wal(self) -> None:
+        """Before the first record: make the files, and record in the store that there are some, so that they will be
+        missed. Who has the turn is alone in a store that nothing was sequenced in."""
+        if self._is_wal_named:
+            return
+        self._wal.make()
+        with self._store.write() as batch:
+            batch.put_state(WAL_STATE, b"")
+        self._is_wal_named = True
 
     def _sequenced(
         self, store: Growing, rows: NDArray[np.uint8], may_expire: bool

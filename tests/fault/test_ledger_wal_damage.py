@@ -10,6 +10,7 @@ import pytest
 from fsck_logs import append, entries_of, item, open_shard
 
 from ledger.entry import Flag
+from ledger.errors import LedgerCorrupt
 from ledger.fsck import Report, check
 from ledger.fsck_report import Findings
 from ledger.fsck_wal import check_wal
@@ -21,6 +22,7 @@ from ledger.store import Store
 from ledger.wal import BLOCK_BYTES, FILE_NAMES, left_over, packed, secret_of
 
 NUM_STORED, NUM_PENDING, HEADER_BYTES = 5, 9, 32
+SECTOR_BYTES = 512
 
 
 def sequence(shard: Shard, *numbers: int) -> None:
@@ -64,7 +66,8 @@ def test_any_bit_of_a_record_that_is_still_needed_is_found(log: Path) -> None:
         for record in left_over(shard_path(log, 0), NUM_STORED):
             data = packed(record, secret_of(file))
             assert whole[begin : begin + len(data)] == data
-            for place in (*range(HEADER_BYTES), *range(HEADER_BYTES, len(data.rstrip(b"\0")), 12)):
+            body_end = len(data[:-HEADER_BYTES].rstrip(b"\0"))
+            for place in (*range(HEADER_BYTES), *range(HEADER_BYTES, body_end, 12)):
                 flipped = bytearray(whole)
                 flipped[begin + place] ^= 1 << chance.randrange(8)
                 file.write_bytes(flipped)
@@ -75,6 +78,42 @@ def test_any_bit_of_a_record_that_is_still_needed_is_found(log: Path) -> None:
                 )
             begin += len(data)
     assert lines(log)[0].startswith("write-ahead log: "), "as part of the whole check"
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xa5"])
+@pytest.mark.parametrize("lost", [0, -1], ids=["its first sector", "its last sector"])
+@pytest.mark.parametrize("number", range(3))
+def test_a_sector_that_the_disk_lost_at_either_end_of_a_record_is_no_place_never_written_to(
+    log: Path, number: int, lost: int, filler: bytes
+) -> None:
+    file = wal_of(log)
+    data = bytearray(file.read_bytes())
+    begin = (1 + number) * BLOCK_BYTES + lost % (BLOCK_BYTES // SECTOR_BYTES) * SECTOR_BYTES
+    data[begin : begin + SECTOR_BYTES] = filler * SECTOR_BYTES
+    file.write_bytes(data)
+    found = lines(log)
+    if lost == 0:
+        assert found and found[0].startswith("write-ahead log: ")
+    else:
+        assert check(log) == Report(1, NUM_STORED, (), num_pending=NUM_PENDING), "it holds without it"
+
+
+@pytest.mark.parametrize("names", [FILE_NAMES, FILE_NAMES[:1], FILE_NAMES[1:]])
+def test_a_write_ahead_log_that_is_gone_is_found_and_the_shard_refused(log: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (shard_path(log, 0) / name).unlink()
+    assert lines(log) == [
+        f"write-ahead log: it is gone ({', '.join(names)}), and what was recorded last may be nowhere else"
+    ]
+    with pytest.raises(LedgerCorrupt, match="a copy of a shard is a copy of its whole directory"):
+        open_shard(log, num_shards=1)
+
+
+def test_a_shard_that_was_never_sequenced_into_needs_no_write_ahead_log(tmp_path: Path) -> None:
+    with open_shard(tmp_path / "log", num_shards=1) as shard:
+        append(shard, item(1))
+    assert not any((shard_path(tmp_path / "log", 0) / name).exists() for name in FILE_NAMES)
+    assert check(tmp_path / "log") == Report(1, 1, ())
 
 
 def test_a_record_that_is_missing_between_others_is_found(log: Path) -> None:

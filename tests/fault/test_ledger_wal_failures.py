@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import random
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from settling import account, id_of, money
 from shards import NOW_NS, asset, columns, content_of, payloads_of
 
 from ledger import wal as wal_module
-from ledger.entry import ENTRY_DTYPE
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE
 from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
 from ledger.index import Index, Sizes
 from ledger.log import shard_path
@@ -45,6 +46,7 @@ from ledger.wal import BLOCK_BYTES, FILE_NAMES, Record, Wal, left_over, packed, 
 
 ALICE, BOB = 1, 2
 OK, EXISTS = int(Result.OK), int(Result.EXISTS)
+HEADER_BYTES = 32
 SECTOR = 512
 FILE_BYTES = 32 * BLOCK_BYTES
 NUM_OPENED = 6
@@ -71,8 +73,8 @@ def corrupt() -> LedgerCorrupt:
 
 
 class Torn(NamedTuple):
-    """A write of one record: its file before and after, where it begins and ends, but for zeros up to the next block;
-    and which entries there were before, and are in it."""
+    """A write of one record: its file before and after, where it begins and ends, but for what only says once more
+    that it is there; and which entries there were before, and are in it."""
 
     path: Path
     before: bytes
@@ -123,9 +125,11 @@ def write_torn(shard: Shard, folder: Path, num_before: int, num_entries: int) ->
     shard.sequence(columns(*map(asset, written)), payloads_of(written))
     (changed,) = [place for place, after in enumerate(images_of(folder)) if after != before[place]]
     path, after = folder / FILE_NAMES[changed], images_of(folder)[changed]
-    data = packed(left_over(folder, shard._writer.memory.head.tree_size)[-1], secret_of(path)).rstrip(b"\0")
+    data = packed(left_over(folder, shard._writer.memory.head.tree_size)[-1], secret_of(path))
+    num_rows, num_extra = struct.unpack_from("<II", data, HEADER_BYTES - 8)
     begin = after.index(data)
-    return Torn(path, before[changed], after, begin, begin + len(data), acknowledged, written)
+    end = begin + HEADER_BYTES + num_rows * ENTRY_BYTES + num_extra
+    return Torn(path, before[changed], after, begin, end, acknowledged, written)
 
 
 @pytest.mark.parametrize("file", FILE_NAMES)

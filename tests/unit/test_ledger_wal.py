@@ -93,7 +93,7 @@ def test_the_bytes_are_those_of_the_format(wal: Wal, tmp_path: Path) -> None:
     write_all(wal, first, second)
     data = (tmp_path / FILE_NAMES[0]).read_bytes()
     magic, length, secret, checksum = HEAD.unpack_from(data)
-    assert (magic, length, len(data)) == (b"mintwal1", FILE_BYTES, FILE_BYTES)
+    assert (magic, length, len(data)) == (b"mintwal2", FILE_BYTES, FILE_BYTES)
     assert checksum.to_bytes(8, "little") == xxhash.xxh3_64_digest(data[:24])
     assert not any(data[HEAD.size : BLOCK_BYTES])
 
@@ -103,7 +103,9 @@ def test_the_bytes_are_those_of_the_format(wal: Wal, tmp_path: Path) -> None:
     assert (index ^ secret, num_entries) == (7, 2) and data[begin:middle] == first.rows.tobytes()
     assert msgspec.msgpack.decode(data[middle:end]) == [[7, b"content", None], [8, None, b"meta"]]
     assert digest == xxhash.xxh3_128_digest(data[BLOCK_BYTES + 16 : end], secret)
-    assert not any(data[end : 2 * BLOCK_BYTES]), "up to the next block there are zeros"
+    again = 2 * BLOCK_BYTES - RECORD.size
+    assert not any(data[end:again]), "almost up to the next block there are zeros"
+    assert data[again : 2 * BLOCK_BYTES] == data[BLOCK_BYTES : BLOCK_BYTES + RECORD.size]
 
     assert data[2 * BLOCK_BYTES : 3 * BLOCK_BYTES] == packed(second, secret)
     assert not any(data[3 * BLOCK_BYTES :])
