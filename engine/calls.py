@@ -99,10 +99,7 @@ class Expire(Call[int], frozen=True):
     answers = int
 
     def run(self, keeper: ShardKeeper) -> int:
-        num_expired = 0
-        while num := len(keeper.shard.expire().results):
-            num_expired += num
-        return num_expired
+        return keeper.shard.expire_all()
 
 
 class Standing(msgspec.Struct, frozen=True):

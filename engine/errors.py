@@ -127,7 +127,7 @@ BY_CODE: dict[str, type[MintageError]] = {
 }
 
 # Codes of the ledger's own errors that pass when somebody makes room, lets us write, or another process ends.
-RETRY_LATER = frozenset({"ledger_full", "ledger_read_only", "ledger_locked"})
+RETRY_LATER = frozenset({"not_written", "ledger_full", "ledger_read_only", "ledger_locked"})
 
 
 def describe(error: BaseException) -> ErrorBody:

@@ -35,13 +35,19 @@ def _rebuild(kind: type[LedgerError], what: str, where: str, fix: str) -> Ledger
     return kind(what, where=where, fix=fix)
 
 
-class LedgerFull(LedgerError):
+class NotWritten(LedgerError):
+    """A commit failed, and nothing of it is on disk. The shard goes on working; the call may be repeated."""
+
+    code = "not_written"
+
+
+class LedgerFull(NotWritten):
     """The disk, the quota or the map is full. Nothing of the batch was written; reads go on."""
 
     code = "ledger_full"
 
 
-class LedgerReadOnly(LedgerError):
+class LedgerReadOnly(NotWritten):
     """This user may not write there, or nobody may. Nothing was written; who only reads goes on."""
 
     code = "ledger_read_only"
@@ -63,6 +69,12 @@ class LedgerCorrupt(LedgerError):
     """What is stored contradicts its own hashes or its checkpoint."""
 
     code = "ledger_corrupt"
+
+
+class LayoutUnsupported(LedgerError):
+    """What is stored is whole, as far as can be told, but in the layout of another release. Nothing was written."""
+
+    code = "layout_unsupported"
 
 
 class LogMismatch(LedgerError):

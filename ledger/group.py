@@ -49,7 +49,7 @@ class Sequences(Protocol):
     @property
     def batch_entries_max(self) -> int: ...
 
-    def expire(self) -> object: ...
+    def expire_all(self) -> int: ...
 
     def sequence(self, entries: Entries, payloads: Sequence[Payload] | None = None) -> "Columns": ...
 
@@ -152,7 +152,7 @@ class Committer:
         while batch := self._gathered():
             outcomes: Sequence[Outcome]
             try:
-                self._shard.expire()
+                self._shard.expire_all()
                 outcomes = _parted(batch, self._shard.sequence(_entries(batch), _payloads(batch)).answers())
             except Exception as error:  # whatever it is: nobody may wait for ever, and the next batch may go in
                 outcomes = [error] * len(batch)

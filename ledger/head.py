@@ -5,7 +5,7 @@ import struct
 import msgspec
 
 from ledger.errors import LedgerCorrupt
-from ledger.store import Snapshot
+from ledger.store import Snapshot, layout_unsupported
 
 LAYOUT = 2
 
@@ -26,10 +26,12 @@ class Head(msgspec.Struct, frozen=True):
 
     @classmethod
     def unpack(cls, data: bytes) -> "Head":
-        """Raises LedgerCorrupt: it was written by another version of this layout, or is no head."""
-        if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != LAYOUT:
-            raise _corrupt("the head is not of this layout")
-        _, tree_size, time_ns, root = _HEAD.unpack_from(data)
+        """Raises LedgerCorrupt: it is no head; LayoutUnsupported: it is one of another layout."""
+        if len(data) < _HEAD.size:
+            raise _corrupt("the head was cut off")
+        layout, tree_size, time_ns, root = _HEAD.unpack_from(data)
+        if layout != LAYOUT:
+            raise layout_unsupported(f"the layout is {layout}, and this release has {LAYOUT}", "head")
         try:
             return cls(tree_size, time_ns, root, data[_HEAD.size :].decode())
         except UnicodeDecodeError:
@@ -37,7 +39,7 @@ class Head(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Head":
-        """Raises LedgerCorrupt: there is none, or as `unpack` does."""
+        """Raises LedgerCorrupt, LayoutUnsupported: there is none, or as `unpack` does."""
         data = snapshot.state("head")
         if data is None:
             raise _corrupt("there is no head")

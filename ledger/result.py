@@ -34,6 +34,9 @@ class Result(IntEnum):
     UNKNOWN_PARENT = 6
     """A parent that is not in this shard before it, nor covered by a known checkpoint of its own shard."""
 
+    ID_TWICE_IN_CHAIN = 7
+    """An entry before it in its chain has its id, and the chain is not recorded."""
+
     EXISTS_WITH_DIFFERENT_KIND = 10
     """The id belongs to an entry of another kind."""
     EXISTS_WITH_DIFFERENT_FLAGS = 11
@@ -45,7 +48,7 @@ class Result(IntEnum):
     EXISTS_WITH_DIFFERENT_CREDIT_ACCOUNT_ID = 14
     """The id belongs to a transfer to another account."""
     EXISTS_WITH_DIFFERENT_CONTENT = 15
-    """The id belongs to an entry, not a transfer, with another content hash."""
+    """The id belongs to an entry, not a transfer, with another content, or length of it."""
     EXISTS_WITH_DIFFERENT_TIMEOUT = 16
     """The id belongs to a transfer with another timeout."""
     EXISTS_WITH_DIFFERENT_AMOUNT = 17
@@ -65,7 +68,7 @@ class Result(IntEnum):
     EXISTS_WITH_DIFFERENT_REQUEST = 24
     """The id belongs to an entry with another request hash."""
     EXISTS = 25
-    """The same entry is recorded already: a repeat may take this for `OK`. (Twice in a chain, it fails with it.)"""
+    """The same entry is recorded already: a repeat may take this for `OK`."""
 
     FLAGS_ARE_MUTUALLY_EXCLUSIVE = 30
     """Two of pending, post, void and expired; or both limits on one account."""
@@ -209,7 +212,8 @@ def compare(recorded: Any, offered: Any) -> Any:
     for begin, end, code in _SPANS:
         for place in range(begin, end):
             if recorded[place] != offered[place]:
-                if not is_transfer and _DEBIT_BYTE <= place < _CREDIT_END:
+                is_content = _DEBIT_BYTE <= place < _CREDIT_END or code == Result.EXISTS_WITH_DIFFERENT_TIMEOUT
+                if is_content and not is_transfer:
                     return Result.EXISTS_WITH_DIFFERENT_CONTENT
                 return np.int64(code)
     return Result.EXISTS

@@ -146,13 +146,13 @@ class Sequencer:
                 results[place], indices[place] = compare(recorded, rows[place]), index
 
     def mark_repeats_in_chains(self, rows: Rows, keys: Keys, results: NDArray[np.uint8]) -> None:
-        """An id twice in a part is twice in a chain, which fails: the second either repeats the first or is alone."""
+        """An id twice in a part is twice in a chain, which fails."""
         previous = previous_with_key(keys)
         for second in np.flatnonzero(previous != NO_PLACE).tolist():
             first = previous[second]
             same = (rows[first, _ID : _ID + ID_BYTES] == rows[second, _ID : _ID + ID_BYTES]).all()
             if same and results[second] in _REPEATABLE:
-                results[second] = compare(rows[first], rows[second])
+                results[second] = Result.ID_TWICE_IN_CHAIN
 
     def settle(self, rows: Rows, results: NDArray[np.uint8], traits: int) -> None:
         """Complete the results: chains, money, ownership, erasures, and parents within the batch."""

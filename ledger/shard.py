@@ -22,8 +22,8 @@ from ledger.errors import (
     EntryNotFound,
     LedgerCorrupt,
     LedgerError,
-    LedgerFull,
     LogMismatch,
+    NotWritten,
     ReceiptInvalid,
 )
 from ledger.head import Head
@@ -34,6 +34,7 @@ from ledger.note import Signer
 from ledger.payload import Payload
 from ledger.reader import Reader
 from ledger.receipt import Receipt
+from ledger.result import Result
 from ledger.resume import begin_log, hashes_of, refuse_lost, resumed
 from ledger.store import MAP_BYTES_DEFAULT, Snapshot, Store
 from ledger.tree import Nodes
@@ -122,7 +123,8 @@ class Shard:
                 comes with its payload (`ledger.payload`).
         Raises:
             EntryInvalid: the batch is too large, or a payload is not what its entry says, or is missing.
-            LedgerFull: no room; nothing was written and the shard goes on working.
+            NotWritten: no room (LedgerFull), no right (LedgerReadOnly), or the disk failed before anything was written;
+                the shard goes on working.
             LedgerCorrupt: what is stored contradicts itself; nothing was written or signed.
             LedgerError: the commit failed otherwise; from then on the shard appends nothing until it is opened again,
                 since only the disk knows whether the batch is there.
@@ -146,7 +148,7 @@ class Shard:
         happens if there is nothing.
 
         Raises:
-            LedgerFull: no room; it stays in the write-ahead log, and is tried again with every append.
+            NotWritten: as `append`; it stays in the write-ahead log, and is tried again with every append.
             LedgerCorrupt, LedgerError: as `append`.
         Cost: one commit, and about 1 us an entry.
         """
@@ -169,6 +171,13 @@ class Shard:
         Raises, cost: as `append`; nothing is written if nothing is due.
         """
         return self._writer.expire(num_max)
+
+    def expire_all(self) -> int:
+        """`expire` until nothing is due; how many."""
+        num_expired = 0
+        while num := int((self.expire().results == Result.OK).sum()):
+            num_expired += num
+        return num_expired
 
     def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
         """Indices of pending transfers that nothing has ended, from `begin` on: see `Book.live`."""
@@ -195,7 +204,7 @@ class Shard:
     def _head(self) -> Head:
         """With all that was sequenced, unless there is no room for it."""
         if self._writer.num_pending:
-            with suppress(LedgerFull):
+            with suppress(NotWritten):
                 self._writer.integrate()
         return self._writer.memory.head
 

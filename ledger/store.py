@@ -23,14 +23,14 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull, LogMismatch
-from ledger.files import FULL_ERRNOS, hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
+from ledger.errors import LayoutUnsupported, LedgerCorrupt, LedgerError, LedgerFull, LogMismatch, NotWritten
+from ledger.files import hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
 MAP_BYTES_DEFAULT = 1 << 40
 """Address space, not disk: the file is as large as what was written."""
@@ -221,7 +221,8 @@ class Store:
         Raises:
             LedgerLocked: another owner kept it for `lock_wait_s` seconds.
             LedgerFull, LedgerReadOnly: no room to make it, or no right to write there.
-            LedgerCorrupt: the file there is no environment of this kind, or of another layout, or was cut off.
+            LedgerCorrupt: the file there is no environment of this kind, or was cut off.
+            LayoutUnsupported: another release wrote it.
             LogMismatch: what is there is no directory, or has files and no shard in it.
         """
         with refusal_is_named(path):
@@ -243,7 +244,8 @@ class Store:
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
         Raises:
-            LedgerCorrupt: there is no environment of this kind, or it is of another layout, or was cut off.
+            LedgerCorrupt: there is no environment of this kind, or it was cut off.
+            LayoutUnsupported: another release wrote it.
             LedgerError: it cannot be opened; the text says why.
         """
         with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
@@ -287,18 +289,33 @@ class Store:
         """A batch that is durable when the `with` ends, and undone when it ends with an exception.
 
         Raises:
-            LedgerFull: no room in the map or on disk; nothing was written, and the store goes on working.
+            NotWritten: the commit failed, for want of room (LedgerFull) or the right to write (LedgerReadOnly), or
+                otherwise; nothing was written, and the store goes on working.
             LedgerCorrupt: LMDB found a broken page.
-            LedgerError: the commit failed otherwise, and whether it is on disk is not known until the next open.
+            LedgerError: the commit failed, and whether it is on disk is not known until the next open.
         """
+        number = 0
         try:
             with _named_errors(self.path), self._begin_write() as transaction:
+                number = transaction.id()
                 yield Batch(transaction, self._tables)
             _complete(self._environment, self.path)
-        except LedgerFull:
-            with self.read():  # LMDB refuses this after a failure that may have reached the disk
-                pass
+        except LedgerError as error:
+            if isinstance(error.__cause__, lmdb.Error) and not isinstance(error, LedgerCorrupt):
+                self._refuse_if_written(number, error)
             raise
+
+    def _refuse_if_written(self, number: int, error: LedgerError) -> None:
+        """After a failed commit, say whether anything of it may be on disk: LMDB refuses to go on after a failure that
+        may have reached its root, and counts commits."""
+        with self.read():
+            pass
+        if type(error) is LedgerError and self._environment.info()["last_txnid"] < number:
+            raise NotWritten(
+                f"{error.what}; nothing was written",
+                where=error.where,
+                fix="Repeat the call; if it fails again, see to the disk.",
+            ) from error
 
     def close(self) -> None:
         """Give the shard back. Calling it again does nothing."""
@@ -385,16 +402,23 @@ def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:
             )
         with environment.begin() as transaction:
             names = sorted(transaction.cursor().iternext(values=False))
+        if b"entries" not in names:  # every release has had this one
+            raise _corrupt("there are no tables of a ledger", str(path))
         if names != sorted(name.encode() for name in TABLES):
-            raise LedgerCorrupt(
-                "the tables there are not those of this layout",
-                where=str(path),
-                fix="Open it with the release that wrote it, or begin a new log in another directory.",
-            )
+            raise layout_unsupported("it has other tables", str(path))
         return {name: environment.open_db(name.encode(), create=False) for name in TABLES}
     except BaseException:
         environment.close()
         raise
+
+
+def layout_unsupported(what: str, where: str) -> LayoutUnsupported:
+    """The error of a shard that is stored in another way than this release stores it."""
+    return LayoutUnsupported(
+        f"it was written by another release of Mintage: {what}",
+        where=where,
+        fix="Open it with the release that wrote it, or name another data directory (data_dir, mintage run --data).",
+    )
 
 
 def _missing_bytes(environment: Any, path: Path) -> int:
@@ -412,15 +436,13 @@ def _complete(environment: Any, path: Path) -> None:
     """
     if _missing_bytes(environment, path) <= 0:
         return
-    descriptor = os.open(path / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        page_bytes = environment.stat()["psize"]
-        os.posix_fallocate(descriptor, environment.info()["last_pgno"] * page_bytes, page_bytes)
-    except OSError as error:
-        if error.errno not in FULL_ERRNOS:
-            raise
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # the commit is done; the next one tries again
+        descriptor = os.open(path / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            page_bytes = environment.stat()["psize"]
+            os.posix_fallocate(descriptor, environment.info()["last_pgno"] * page_bytes, page_bytes)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -457,7 +479,10 @@ def _growth_errno(path: Path) -> int:
     file = next((file for file in (path / NEW_FILE, path / DATA_FILE) if file.exists()), None)
     if file is None:
         return 0
-    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0
     try:
         os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, _GROWTH_PROBE_BYTES)
     except OSError as error:

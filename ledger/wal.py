@@ -140,6 +140,24 @@ class Wal:
         """From now on write into the other file, from its beginning: all of its records are in the store."""
         self._current, self._place = 1 - self._current, BLOCK_BYTES
 
+    def wipe(self) -> None:
+        """Leave nothing readable in either file, all of whose records are in the store; durable when this returns.
+
+        Raises, as `write`: what was in them may still be.
+        Cost: writes both; nothing if there are none.
+        """
+        if not self._files and len(missing(self._paths[0].parent)) == len(self._paths):
+            return
+        self.make()
+        for path, file in zip(self._paths, self._files, strict=True):
+            try:
+                num_written = os.pwrite(file.descriptor, bytes(FILE_BYTES - BLOCK_BYTES), BLOCK_BYTES)
+                os.fdatasync(file.descriptor)
+            except OSError as error:
+                raise _error(str(error), path) from error
+            if num_written != FILE_BYTES - BLOCK_BYTES:
+                raise _error(f"{num_written} of its bytes were wiped", path)
+
     def make(self) -> None:
         """Both files, if they are not open yet, with blocks on disk that were written once, so that a flush changes
         nothing but data. Raises as `write` does."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ledger.book import DUE_MAX, Balance
 from ledger.entry import ENTRY_DTYPE, SHARD_MAX, VERSION, Entries, Kind, as_bytes
-from ledger.errors import EntryInvalid, LedgerError, LedgerFull, LedgerReadOnly
+from ledger.errors import EntryInvalid, LedgerError, NotWritten
 from ledger.expiry import expiries
 from ledger.group import Answer
 from ledger.head import Head
@@ -161,12 +161,14 @@ class Writer:
         """See `Shard.expire`. Mostly nothing is due, which is seen without waiting for anybody."""
         if not self.memory.book.may_be_due(max(self._now_ns(), self._time_ns + 1)):
             return Appended(np.zeros(0, np.uint64), np.zeros(0, np.uint8))
+        num_max = min(num_max, self.batch_entries_max)
         with self._storing, self._turn:
             book = self.memory.book
-            due = book.due(max(self._now_ns(), self._time_ns + 1), num_max)
+            now_ns = max(self._now_ns(), self._time_ns + 1)
+            due = book.due(now_ns, num_max)
             if not due:
                 return Appended(np.zeros(0, np.uint64), np.zeros(0, np.uint8))
-            return self._appended(as_bytes(expiries(due, book)), None, may_expire=True)
+            return self._appended(as_bytes(expiries(due, book, now_ns)), None, may_expire=True)
 
     def sequence(self, entries: Entries, payloads: Sequence[Payload] | None) -> Appended:
         """The first stage; all three for what the write-ahead log has no room for, and for erasures, which change what
@@ -180,7 +182,7 @@ class Writer:
             num_pending = self._size - self.memory.head.tree_size + len(rows)
             has_room = num_pending <= self.batch_entries_max and self._wal.has_room(record_bytes)
             if has_room and not has_erasures and not self._is_behind:
-                with suppress(LedgerFull, LedgerReadOnly):  # the log's files cannot be made; a commit may do
+                with suppress(NotWritten):  # the log's files cannot be made; a commit may do
                     return self._logged(rows, payloads)
         with self._storing, self._turn:
             return self._appended(rows, payloads)
@@ -192,16 +194,20 @@ class Writer:
         entries, and where what the commit leads to is put in place. Else others sequence meanwhile.
         """
         with self._storing:
-            with self._turn:
-                if not self._pending:
-                    return
-                if self._is_behind or self.memory.index.will_flush(self._size) or self._is_book_due(self._size):
-                    self._catch_up()
-                    return
-                self._refuse_to_write()
-                pending = tuple(self._pending)
-                self._wal.turn()
-            self._integrate(pending, self._turn)
+            try:
+                with self._turn:
+                    if not self._pending:
+                        return
+                    if self._is_behind or self.memory.index.will_flush(self._size) or self._is_book_due(self._size):
+                        self._catch_up()
+                        return
+                    self._refuse_to_write()
+                    pending = tuple(self._pending)
+                    self._wal.turn()
+                self._integrate(pending, self._turn)
+            except BaseException:
+                self._is_behind = True  # wherever it came from: the other file must not be turned back to
+                raise
 
     def _check_batch(self, entries: Entries, payloads: Sequence[Payload] | None) -> None:
         """The limits of a batch, and that payloads are what their entries say, and are all there."""
@@ -241,6 +247,8 @@ class Writer:
         self._refuse_to_write()
         if self._pending:
             self._catch_up()
+        if traits_of(rows) & HAS_ERASURES:
+            self._wal.wipe()
         memory = self.memory
         now_ns = self._stamp(rows)
         try:
@@ -256,7 +264,7 @@ class Writer:
         except BaseException as error:
             memory.index.discard()
             memory.book.discard()
-            self._is_in_doubt &= not isinstance(error, LedgerFull)
+            self._is_in_doubt &= not isinstance(error, NotWritten)
             raise
         self._size, self._time_ns = after.head.tree_size, after.head.time_ns
         self._put_in_place(after, writes, 0)
@@ -281,7 +289,7 @@ class Writer:
         except BaseException as error:
             memory.index.retract()
             memory.book.discard()
-            self._is_in_doubt &= not isinstance(error, LedgerFull | LedgerReadOnly)
+            self._is_in_doubt &= not isinstance(error, NotWritten)
             raise
         memory.index.accept()
         memory.book.commit()
@@ -349,7 +357,7 @@ class Writer:
             with turn:
                 self.memory.index.cancel()
                 self._is_behind = True
-                self._is_in_doubt |= is_committing and not isinstance(error, LedgerFull)
+                self._is_in_doubt |= is_committing and not isinstance(error, NotWritten)
             raise
 
     def _extended(self, batch: Batch, rows: NDArray[np.uint8], now_ns: int) -> tuple[Memory, Writes]:

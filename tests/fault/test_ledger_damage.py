@@ -157,7 +157,7 @@ def test_the_first_of_many_changed_hashes_is_named(log: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "found"),
     [
-        (0, "head: the head is not of this layout"),
+        (0, "head: it was written by another release of Mintage: the layout is "),
         (2, "head: it says that there are "),
         (9, "head: it says that there are "),
         (10, "head: its time is not that of the last entry"),

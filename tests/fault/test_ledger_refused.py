@@ -13,7 +13,7 @@ from settling import account, id_of, money
 from shards import NOW_NS, append_assets, asset, columns, keys_of, open_shard, payloads_of, some_bytes
 
 from ledger.entry import Flag
-from ledger.errors import LedgerCorrupt, LedgerError, LedgerReadOnly, LogMismatch
+from ledger.errors import LayoutUnsupported, LedgerCorrupt, LedgerError, LedgerReadOnly, LogMismatch
 from ledger.fsck import check_shard
 from ledger.head import Head
 from ledger.log import begun_path, shard_path
@@ -21,7 +21,7 @@ from ledger.note import Signer, read_checkpoint
 from ledger.reader import Reader
 from ledger.result import Result
 from ledger.shard import Publishing, Shard
-from ledger.store import DATA_FILE, Store
+from ledger.store import DATA_FILE, TABLES, Store
 
 HOUR_NS = 3600 * 10**9
 PENDING_S = 60
@@ -108,6 +108,12 @@ def other_tables(file: Path) -> None:
             environment.open_db(table)
 
 
+def more_tables(file: Path) -> None:
+    """Ours and another one, as a later release may have them."""
+    with closing(lmdb.open(str(file.parent), max_dbs=len(TABLES) + 1)) as environment:
+        environment.open_db(b"filters")
+
+
 def no_tables(file: Path) -> None:
     file.unlink()
     with closing(lmdb.open(str(file.parent))) as environment, environment.begin(write=True) as transaction:
@@ -118,6 +124,11 @@ def another_layout(file: Path) -> None:
     """Our tables, but a head that says that it is of the layout after this one."""
     with closing(Store.open(file.parent, map_bytes=1 << 30, lock_wait_s=0)) as store, store.write() as batch:
         batch.put_state("head", (3).to_bytes(2, "little") + Head.of(batch).pack()[2:])
+
+
+def half_a_head(file: Path) -> None:
+    with closing(Store.open(file.parent, map_bytes=1 << 30, lock_wait_s=0)) as store, store.write() as batch:
+        batch.put_state("head", Head.of(batch).pack()[:40])
 
 
 def directory(file: Path) -> None:
@@ -132,9 +143,11 @@ def directory(file: Path) -> None:
         (text, LedgerCorrupt, "not an LMDB file"),
         (one_page, LedgerCorrupt, "not an LMDB file"),
         (another_version, LedgerError, "data format v999"),
-        (other_tables, LedgerCorrupt, "the tables there are not those of this layout"),
-        (no_tables, LedgerCorrupt, "the tables there are not those of this layout"),
-        (another_layout, LedgerCorrupt, "the head is not of this layout"),
+        (other_tables, LayoutUnsupported, "written by another release of Mintage: it has other tables"),
+        (more_tables, LayoutUnsupported, "written by another release of Mintage: it has other tables"),
+        (another_layout, LayoutUnsupported, "another release of Mintage: the layout is 3, and this release has 2"),
+        (no_tables, LedgerCorrupt, "there are no tables of a ledger"),
+        (half_a_head, LedgerCorrupt, "the head was cut off"),
         (directory, LedgerError, "Is a directory"),
     ],
 )
@@ -149,6 +162,19 @@ def test_a_file_of_another_format_is_refused_and_ours_is_taken_when_it_is_back(
     shutil.rmtree(shard_path(log, 0))
     shutil.copytree(kept, shard_path(log, 0))
     assert_goes_on(log)
+
+
+@pytest.mark.parametrize("change", [other_tables, another_layout])
+def test_a_shard_of_another_release_says_which_setting_takes_a_new_directory(
+    log: Path, change: Callable[[Path], None]
+) -> None:
+    change(shard_path(log, 0) / DATA_FILE)
+    with pytest.raises(LayoutUnsupported) as caught:
+        open_shard(log)
+    assert caught.value.code == "layout_unsupported"
+    assert "data_dir, mintage run --data" in caught.value.fix
+    (problem,) = check_shard(shard_path(log, 0), keys_of(log).signers[0].key).problems
+    assert "another release of Mintage" in problem.what
 
 
 def test_a_shard_whose_directory_is_gone_is_not_begun_again(log: Path, tmp_path: Path) -> None:

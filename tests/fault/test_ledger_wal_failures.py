@@ -8,13 +8,15 @@ taken between any two steps on the disk.
 import hashlib
 import itertools
 import random
+import resource
 import shutil
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from sequencing import (
     BATCH_MAX,
@@ -34,8 +36,8 @@ from settling import account, id_of, money
 from shards import NOW_NS, asset, columns, content_of, payloads_of
 
 from ledger import wal as wal_module
-from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE
-from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
+from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, Entry, Flag, Kind
+from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull, LedgerReadOnly, NotWritten
 from ledger.index import Index, Sizes
 from ledger.log import shard_path
 from ledger.payload import Payload
@@ -253,6 +255,88 @@ def test_a_commit_whose_end_was_not_seen_stops_the_shard_until_it_is_opened_agai
     shard = log()
     assert sequence(shard, bare(10), bare(18), bare(17)) == [EXISTS, OK, EXISTS]
     assert_whole(shard, *range(100, 100 + num_before), *range(10, 19))
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_commit_that_failed_before_anything_was_written_puts_nothing_in_doubt(
+    log: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bool
+) -> None:
+    """A write that ends short, for want of room that is there again when the disk is asked."""
+    shard, data = log(), shard_path(tmp_path / "log", 0) / DATA_FILE
+    sequence(shard, bare(10))
+    shard.integrate()
+    content = bytes(1 << 20)
+    large = asset(11, content_hash=hashlib.sha256(content).digest(), num_bytes=len(content))
+    monkeypatch.setattr("ledger.store._growth_errno", lambda _: 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (data.stat().st_size + 4096, limits[1]))
+    try:
+        with pytest.raises(NotWritten, match="nothing was written"):
+            (shard.sequence if small else shard.append)(columns(large), [Payload(content)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert shard.append(columns(large), [Payload(content)]).results.tolist() == [OK]
+    assert_whole(shard, 10, 11)
+
+
+def test_an_interrupt_between_the_turn_and_the_commit_loses_nothing(
+    log: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = log()
+    sequence(shard, bare(10), bare(11))
+    with monkeypatch.context() as patch:
+        patch.setattr(shard._writer, "_integrate", raising(KeyboardInterrupt()))
+        for number in (12, 13):
+            with pytest.raises(KeyboardInterrupt):
+                shard.integrate()
+            with suppress(KeyboardInterrupt):
+                sequence(shard, bare(number))
+    kill(shard)
+    again = log()
+    assert sequence(again, bare(10), bare(11)) == [EXISTS, EXISTS]
+
+
+@pytest.mark.parametrize("reopened", [True, False])
+def test_an_erased_content_is_in_no_file_of_the_write_ahead_log(log: Opener, tmp_path: Path, reopened: bool) -> None:
+    shard, folder, content = log(), shard_path(tmp_path / "log", 0), b"to be forgotten " * 20
+    entry = asset(10, content_hash=hashlib.sha256(content).digest(), num_bytes=len(content))
+    assert shard.sequence(columns(entry), [Payload(content)]).results.tolist() == [OK]
+    assert any(content in data for data in images_of(folder))
+    if reopened:
+        shard.close()
+        shard = log()
+    sequence(shard, bare(11))
+    erasure = Entry(kind=Kind.ERASURE, id=id_of(12), subject=id_of(10))
+    assert append(shard, erasure) == [OK]
+    assert not any(b"forgotten" in data for data in images_of(folder))
+    sequence(shard, bare(13))
+    kill(shard)
+    assert_whole(log(), 10, 11, 12, 13)
+
+
+def test_reads_go_on_where_what_is_pending_may_not_be_written(log: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = log()
+    append(shard, bare(10))
+    sequence(shard, bare(11))
+    refusal = LedgerReadOnly("Read-only file system", where="disk", fix="Let it be written.")
+    with monkeypatch.context() as patch:
+        patch.setattr(shard._store, "write", raising(refusal))
+        assert (shard.tree_size, shard.entry(0).id) == (1, id_of(10))
+        assert shard.checkpoint().splitlines()[1] == "1"
+    assert_whole(shard, 10, 11)
+
+
+def test_more_transfers_than_a_batch_takes_expire_in_batches(tmp_path: Path) -> None:
+    clock = [NOW_NS]
+    with open_small(tmp_path / "timed", now_ns=lambda: clock[0]) as shard:
+        append(shard, account(ALICE), account(BOB))
+        for number in range(3 * BATCH_MAX):
+            hold = msgspec.structs.replace(money(100 + number, ALICE, BOB, 1, Flag.PENDING), num_bytes=1)
+            assert append(shard, hold) == [OK]
+        clock[0] += 2 * 10**9
+        assert shard.expire_all() == 3 * BATCH_MAX
+        assert shard.expire_all() == 0
+        assert shard.balance(id_of(ALICE)).debits_pending == 0
 
 
 def test_what_contradicts_itself_is_named_each_time_and_what_is_pending_stays(

@@ -35,6 +35,7 @@ class Model:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
+        self.before: dict[bytes, Entry] | None = None  # what there was before the chain that is tried
         self.sums: dict[tuple[bytes, str], int] = defaultdict(int)
         self.fates: dict[bytes, Result] = {}
         self.owners: dict[bytes, bytes] = {}
@@ -54,6 +55,7 @@ class Model:
         if not is_open and set(before) == {Result.EXISTS}:
             return [Result.EXISTS] * len(chain)
         trial = copy.deepcopy(self)
+        trial.before = self.entries
         answers = [Result.LINKED_EVENT_FAILED] * len(chain)
         if is_open:
             answers[-1] = Result.LINKED_EVENT_CHAIN_OPEN
@@ -66,6 +68,7 @@ class Model:
         if is_open:
             return answers
         self.__dict__ = trial.__dict__
+        self.before = None
         return [Result.OK] * len(chain)
 
     def objections(self, entry: Entry) -> Iterator[Result]:

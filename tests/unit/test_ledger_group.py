@@ -52,8 +52,9 @@ class FakeShard:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def expire(self) -> None:
+    def expire_all(self) -> int:
         self.num_expired_before.append(len(self.batches))
+        return 0
 
     def sequence(self, entries: Entries, payloads: Sequence[Payload] | None = None) -> SimpleNamespace:
         numbers = [int.from_bytes(id_.tobytes()[:8], "little") for id_ in entries["id"]]
@@ -504,6 +505,8 @@ async def test_a_shard_that_could_not_integrate_tells_the_next_batch_and_recover
 ) -> None:
     with open_shard(tmp_path) as shard:
         committer, failed = Committer(shard), threading.Event()
+        await append_asset(committer, 4)  # the write-ahead log is made
+        shard.integrate()
 
         def no_room() -> None:
             failed.set()
@@ -516,6 +519,7 @@ async def test_a_shard_that_could_not_integrate_tells_the_next_batch_and_recover
             await asyncio.to_thread(wait_for, lambda: shard._writer._is_behind)
             with pytest.raises(LedgerFull):
                 await append_asset(committer, 2)
-        assert await append_asset(committer, 3) == Answer(1, Result.OK)
+        assert await append_asset(committer, 3) == Answer(2, Result.OK)
         await asyncio.to_thread(committer.close)
-        assert [shard.content(index) for index in range(shard.tree_size)] == [content_of(1), content_of(3)]
+        contents = [content_of(number) for number in (4, 1, 3)]
+        assert [shard.content(index) for index in range(shard.tree_size)] == contents

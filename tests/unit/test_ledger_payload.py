@@ -137,7 +137,7 @@ def test_the_payload_of_a_repeat_is_not_stored(append: object, tmp_path: Path) -
     with open_shard(tmp_path) as shard:
         append(shard, columns(elsewhere(1)), [Payload(None, META)])
         again = append(shard, columns(with_meta(1), asset(2)), [Payload(content_of(1), META), Payload(content_of(2))])
-        assert again.results.tolist() == [Result.EXISTS_WITH_DIFFERENT_TIMEOUT, Result.OK]
+        assert again.results.tolist() == [Result.EXISTS_WITH_DIFFERENT_CONTENT, Result.OK]
         with pytest.raises(EntryNotFound):
             shard.content(0)
         assert (shard.meta(0), shard.content(1)) == (META, content_of(2))
