@@ -259,7 +259,7 @@ class Book:
             raise LedgerCorrupt(
                 "the snapshot of the balances is damaged, or of another release",
                 where="settlement snapshot",
-                fix="Delete the snapshot; the balances are recomputed from the entries.",
+                fix="Run fsck on the shard and restore it from a copy.",
             )
         book = cls(seed)
         book.reserve(max(*counts, 1))

@@ -14,8 +14,11 @@ from ledger.book import DUE_MAX, Balance, Book
 from ledger.entry import (
     ENTRY_BYTES,
     HASH_BYTES,
+    KINDS_WITH_CONTENT,
+    ZERO_HASH,
     Entries,
     Entry,
+    Kind,
     decode,
 )
 from ledger.errors import (
@@ -36,6 +39,7 @@ from ledger.reader import Reader
 from ledger.receipt import Receipt
 from ledger.result import Result
 from ledger.resume import begin_log, hashes_of, refuse_lost, resumed
+from ledger.runs import Family
 from ledger.store import MAP_BYTES_DEFAULT, Snapshot, Store
 from ledger.tree import Nodes
 from ledger.writer import Appended, Publishing, Writer
@@ -245,19 +249,34 @@ class Shard:
 
         Raises:
             EntryNotFound: there is no such entry, or its content was erased, or is kept elsewhere.
-            LedgerCorrupt: the stored bytes are not those that were recorded.
+            LedgerCorrupt: the stored bytes are not those that were recorded, or they are gone without an erasure.
         """
-        self._head()
-        with self._store.read() as snapshot:
-            entry = decode(_entry_bytes(snapshot, Head.of(snapshot), index))
-            return _checked(snapshot.content(index), entry.content_hash, f"content of entry {index}")
+        entry, data, _ = self._payload(index)
+        is_here = entry.kind in KINDS_WITH_CONTENT and entry.num_bytes > 0
+        return self._checked(data, entry, entry.content_hash, f"content of entry {index}", is_here)
 
     def meta(self, index: int) -> bytes:
         """The metadata of an entry, as `content`."""
+        entry, _, data = self._payload(index)
+        return self._checked(data, entry, entry.meta_hash, f"metadata of entry {index}", entry.meta_hash != ZERO_HASH)
+
+    def _payload(self, index: int) -> tuple[Entry, bytes | None, bytes | None]:
+        """An entry, its content and its metadata, unchecked."""
         self._head()
         with self._store.read() as snapshot:
             entry = decode(_entry_bytes(snapshot, Head.of(snapshot), index))
-            return _checked(snapshot.meta(index), entry.meta_hash, f"metadata of entry {index}")
+            return entry, snapshot.content(index), snapshot.meta(index)
+
+    def _checked(self, data: bytes | None, entry: Entry, digest: bytes, where: str, is_here: bool) -> bytes:
+        """What lies beside an entry, which is what the entry says; `is_here`: unless it was erased."""
+        if data is None:
+            about = self._reader.find_all(Family.SUBJECT, entry.id) if is_here else ()
+            if is_here and not any(found.entry.kind == Kind.ERASURE for found in about):
+                raise _corrupt("it is gone, and was not erased", where)
+            raise _not_found(f"the {where} is not here: it was erased, or is kept elsewhere")
+        if hashlib.sha256(data).digest() != digest:
+            raise _corrupt("the bytes do not have their hash", where)
+        return data
 
     def receipt(self, index: int) -> str:
         """The receipt of an entry under a checkpoint of all entries there are. One that would not verify is never
@@ -299,14 +318,6 @@ def _entry_bytes(snapshot: Snapshot, head: Head, index: int) -> bytes:
     data = snapshot.entries(index, index + 1, ENTRY_BYTES)
     if leaf_hash(data) != snapshot.hashes(0, index, index + 1, HASH_BYTES):
         raise _corrupt("the entry is not its leaf", f"entry {index}")
-    return data
-
-
-def _checked(data: bytes | None, digest: bytes, where: str) -> bytes:
-    if data is None:
-        raise _not_found(f"the {where} is not here: it was erased, or is kept elsewhere")
-    if hashlib.sha256(data).digest() != digest:
-        raise _corrupt("the bytes do not have their hash", where)
     return data
 
 

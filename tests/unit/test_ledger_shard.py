@@ -273,6 +273,18 @@ def test_equal_contents_are_two_entries_each_with_its_own(shard: Shard) -> None:
         shard.content(0)
 
 
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_a_content_that_is_lost_is_told_from_one_that_was_erased_or_is_kept_elsewhere(
+    shard: Shard, is_bare: bool
+) -> None:
+    shard.append(columns(bare(1)) if is_bare else columns(asset(1)), None if is_bare else payloads_of([1]))
+    shard.append(columns(Entry(kind=Kind.OWNERSHIP, id=id_of(2), subject=id_of(1), owner=id_of(8))))
+    with shard._store.write() as batch:
+        batch.erase_payload(0)
+    with pytest.raises(EntryNotFound if is_bare else LedgerCorrupt, match="kept elsewhere" if is_bare else "is gone"):
+        shard.content(0)
+
+
 def test_a_content_that_was_erased_does_not_come_back_with_a_repeat(shard: Shard) -> None:
     append_assets(shard, [1])
     shard.append(columns(Entry(kind=Kind.ERASURE, id=id_of(2), subject=id_of(1))))
