@@ -8,7 +8,7 @@ dozen runs. A filter (`ledger.filter`) tells most new ids from old ones without 
 A shard keeps what this index gives it and gives it back on opening; the index itself writes nothing:
 
     index = Index.open(manifest, read, new_seed=seed)
-    delete index.runs.orphans(stored names)
+    delete index.take_up(stored names, read), at the latest with the first batch
     insert the items of the entries from index.runs.num_entries on into `index.tails`; index.refilled(their number)
     for each batch: insert its items into `index.tails`
                     writes = index.prepare(number of entries with the batch, read)
@@ -24,7 +24,8 @@ Turned down: a B-tree of LMDB with hashed keys (0.2 to 0.8 million random insert
 merging in a thread of its own (its bursts would be the append's latency, and its lag has no bound).
 """
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,24 @@ class Index:
     def seed(self) -> bytes:
         """bytes[16], what the keys are made with; to be kept secret."""
         return self.runs.seed
+
+    def take_up(self, stored: Iterable[BlobName], read: ReadSegment) -> tuple[BlobName, ...]:
+        """After opening: let merges go on from what is stored of their outputs, and delete what they have replaced bit
+        by bit. What is left, of merges that begin anew, is for the caller to delete before anything is put.
+
+        Cost: reads what there is of the outputs.
+        """
+        orphans: defaultdict[int, set[int]] = defaultdict(set)
+        for run, number in self.runs.orphans(stored):
+            orphans[run].add(number)
+        for merge in self._merges.values():
+            numbers = orphans.get(merge.id, set())
+            num_segments = min(set(range(len(numbers) + 1)) - numbers)  # those from 0 on without a gap
+            if num_segments and merge.take_up(num_segments, read):
+                numbers.difference_update(range(num_segments))
+        names = sorted((run, number) for run, numbers in orphans.items() for number in numbers)
+        self._doomed.extend(name for name in names if self.runs.covers(name[0]))
+        return tuple(name for name in names if not self.runs.covers(name[0]))
 
     def refilled(self, num_entries: int) -> None:
         """After opening: the tables have the items of all stored entries that no run covers; `num_entries` in all."""

@@ -42,8 +42,8 @@ class Memory(msgspec.Struct):
     published_ns: int
     book_size: int
     orphans: tuple[BlobName, ...] = ()
-    """Segments of merges that did not get done: to be deleted with the next batch, which may write them again. Opening
-    itself writes nothing, so a shard that is full can be opened."""
+    """Segments of merges that begin anew: to be deleted with the next batch, which may write them again. Opening itself
+    writes nothing, so a shard that is full can be opened."""
 
 
 class Resumed(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ def resumed(store: Store, shard: int, signer: Signer, entropy: Callable[[int], b
         index = Index.open(snapshot.state("index"), snapshot.segment, new_seed=entropy(SEED_BYTES), sizes=sizes)
         if not 0 <= head.tree_size - index.runs.num_entries <= sizes.block_entries:
             raise _corrupt(f"it covers {index.runs.num_entries} of {head.tree_size} entries", "index")
-        orphans = tuple(index.runs.orphans(snapshot.segments()))
+        orphans = index.take_up(snapshot.segments(), snapshot.segment)
         book, book_size = _book(snapshot, head.tree_size, entropy(SEED_BYTES))
         refill(index, _stored(snapshot, index.runs.num_entries, head.tree_size))
     pending = _pending(store.path, head, shard, index.runs.num_entries + sizes.block_entries)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xxhash
@@ -170,6 +170,13 @@ class Run:
             indices.append(offsets[rows] + np.uint64(self.first))
         return np.concatenate(places), np.concatenate(indices)
 
+    def rank(self, key: int, side: Literal["left", "right"], read: ReadSegment) -> int:
+        """How many items have a lesser key (left), or none greater (right)."""
+        number = int(np.searchsorted(self.fences, np.uint64(key), side)) - 1
+        if number < 0:
+            return 0
+        return number * self.segment_items + int(np.searchsorted(self.arrays(number, read)[0], np.uint64(key), side))
+
     def _check(self, number: int, data: memoryview) -> None:
         num_items = min(self.segment_items, self.num_items - number * self.segment_items)
         _check_blob(data, self.id, number, num_items, _KEY_BYTES + _OFFSET_BYTES)
@@ -270,6 +277,12 @@ class Runs:
         known = {run.id: len(run.fences) for family in self.families for run in family if run.num_items}
         return [(run, number) for run, number in stored if number > known.get(run, -1)]
 
+    def covers(self, run: int) -> bool:
+        """Whether a run of a higher level has taken the place of the one with this id, which is never written again."""
+        family, level, first = run >> 56, run >> 48 & 0xFF, run & (1 << 48) - 1
+        runs = self.families[family] if family < len(self.families) else ()
+        return any(other.level > level and other.first <= first < other.end for other in runs)
+
 
 def run_id(family: Family, level: int, first: int) -> int:
     """u64: no two runs ever have the same family, level and first entry."""
@@ -285,6 +298,14 @@ def segment_blob(run: int, number: int, keys: Keys, offsets: Offsets) -> bytes:
 def fences_blob(run: int, fences: Sequence[int] | Keys) -> bytes:
     """The bytes of a run's fences; its number is the number of segments."""
     return _blob(run, len(fences), np.asarray(fences, np.uint64))
+
+
+def first_key(data: Any) -> int:
+    """The first key of a segment, unchecked. Raises LedgerCorrupt if there is none."""
+    if len(data) < _BLOB.size + _KEY_BYTES:
+        raise _corrupt(f"{len(data)} bytes are no segment", _MANIFEST_NAME)
+    key: int = _FIRST_KEY.unpack_from(data, _BLOB.size)[0]
+    return key
 
 
 def is_blob(run: int, number: int, data: memoryview) -> bool:

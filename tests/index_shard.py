@@ -55,7 +55,7 @@ class IndexShard:
     def reopen(self) -> None:
         """As after a crash: what was stored is all there is."""
         self.index = Index.open(self.manifest, self.read, new_seed=SEED, sizes=self.sizes)
-        for name in self.index.runs.orphans(self.blobs):
+        for name in self.index.take_up(self.blobs, self.read):
             del self.blobs[name]
         first = self.index.runs.num_entries
         self._insert(self.entries[first:], first)

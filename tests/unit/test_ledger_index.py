@@ -156,15 +156,61 @@ def test_a_part_of_what_is_found_is_read_without_the_rest() -> None:
     assert shard.num_reads <= 2, "later segments and runs need not be read"
 
 
-def test_what_a_crash_leaves_of_a_merge_is_named_and_the_merge_is_made_again() -> None:
+@pytest.mark.parametrize("every", [1, 3, 40])
+def test_merges_go_on_after_a_restart_as_if_there_had_been_none(every: int) -> None:
+    """Keys come again and again, over many segments and runs: the output so far says where each input is read next."""
+    whole, restarted = IndexShard(SMALL), IndexShard(SMALL)
+    source = random.Random(every)
+    num_in_vain = 0
+    for number in range(400):
+        entry = [(Family.ID, source.getrandbits(64)), (Family.OWNER, source.choice([1, 1, 1, 2, 2**64 - 1]))]
+        for shard in (whole, restarted):
+            shard.append([entry])
+        if number % every == 0:
+            blobs = dict(restarted.blobs)
+            restarted.reopen()
+            num_in_vain += len(blobs) - len(restarted.blobs)
+    assert num_in_vain == 0, "nothing of a merge was thrown away"
+    runs = [run for family in restarted.index.runs.families for run in family]
+    assert {run.level for run in runs} >= {1, 2}
+    assert len(runs) <= sum(map(len, whole.index.runs.families)) + 2, "merges are not done much later"
+    same = [name for run in runs for name in run.blobs() if name in whole.blobs]
+    assert len(same) > 50
+    assert all(restarted.blobs[name] == whole.blobs[name] for name in same)
+    restarted.check()
+
+
+@pytest.mark.parametrize("damage", ["a missing segment", "a damaged segment", "another merge's segment"])
+def test_what_is_damaged_of_a_merge_is_named_and_the_merge_made_again(damage: str) -> None:
     shard = shard_of_owners(20)
-    while not shard.index.runs.orphans(shard.blobs):
+    while len(orphans := shard.index.runs.orphans(shard.blobs)) < 2:
         shard.append([[(Family.ID, len(shard.entries))]])
+    first = min(orphans)
+    if damage == "a missing segment":
+        del shard.blobs[first]
+    elif damage == "a damaged segment":
+        shard.blobs[first] = shard.blobs[first][:-1] + b"\xff"
+    else:
+        shard.blobs[first] = shard.blobs[max(orphans)]
     shard.reopen()
-    assert shard.index.runs.orphans(shard.blobs) == []
+    assert first not in shard.index.runs.orphans(shard.blobs)
     for _ in range(100):
         shard.append([[(Family.ID, len(shard.entries))]])
     shard.check()
+
+
+def test_what_merges_have_replaced_is_deleted_bit_by_bit_after_a_restart() -> None:
+    shard = shard_of_owners(20)
+    replaced = {
+        (run.id, number): blob for run in shard.index.runs.families[Family.OWNER][:1] for number, blob in [(9, b"")]
+    }
+    while any(shard.index.runs.families[Family.OWNER][0].id == run for run, _ in replaced):
+        shard.append([[(Family.OWNER, 1), (Family.ID, len(shard.entries))]])
+    shard.blobs |= replaced
+    shard.reopen()
+    assert replaced.keys() <= shard.blobs.keys(), "not all at once"
+    shard.append([[(Family.ID, len(shard.entries))]])
+    assert replaced.keys().isdisjoint(shard.blobs)
 
 
 def test_other_sizes_leave_the_stored_runs_readable() -> None:
