@@ -15,6 +15,7 @@ import httpx
 import ray
 from ray import serve
 
+from actors.causes import cause_of
 from actors.gatekeeper import Gatekeeper
 from actors.gateway import Gateway
 from actors.generator import GeneratorActor
@@ -23,6 +24,7 @@ from actors.ports import claim_port
 from engine.config import Config
 from engine.errors import StartFailed
 from engine.generators.runtime import text_environment
+from engine.records import refuse_other_layouts
 from gate.policy import load_policies
 from ledger.log import open_keys
 
@@ -79,10 +81,12 @@ def start(config: Config) -> str:
 
     Raises:
         StartFailed: the port is taken, or a part does not come up; the reason is in `what`.
+        LayoutUnsupported: another release wrote the ledger.
         PolicyError, LedgerError: see `build`.
     """
     check_port(config.http.host, config.http.port)
     check_writable(config.data_path)
+    refuse_other_layouts(config.ledger_path, config.ledger.num_shards)
     application = build(config)
     ray.init(
         address="local",
@@ -156,13 +160,12 @@ def check_writable(path: Path) -> None:
 
 
 def deployment_messages(name: str) -> str:
-    """What Serve says of an application that failed, without its traceback frames; empty while it has not."""
+    """Why an application has failed, by what Serve says of its deployments; empty while it has not."""
     application = serve.status().applications.get(name)
     if application is None or application.status not in ("DEPLOY_FAILED", "UNHEALTHY"):
         return ""
-    lines = [line for deployment in application.deployments.values() for line in deployment.message.splitlines()]
-    errors = [line.strip() for line in lines if "Error" in line or "Failed" in line]
-    return errors[-1] if errors else application.message
+    told = "\n".join(deployment.message for deployment in application.deployments.values())
+    return cause_of(told) or application.message
 
 
 def wait_healthy(url: str) -> None:

@@ -27,7 +27,7 @@ from actors.audit_open import (
     read_text,
     show_table,
 )
-from actors.terminal import JsonOption, errors_shown, print_json, read_file, show_facts
+from actors.terminal import JsonOption, errors_shown, print_json, read_file, show_facts, writing
 from engine.errors import InvalidRequest
 from ledger import audit
 from ledger.dag import Node, Way, verify_lineage
@@ -184,9 +184,5 @@ def write_proof(path: Path, text: str) -> None:
     Raises:
         InvalidRequest: it cannot be written there.
     """
-    try:
+    with writing(path):
         replace_file(path, text.encode())
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot write the proof: {error.strerror}", where=str(path), fix="Name another file."
-        ) from error

@@ -13,9 +13,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file
+from actors.audit_open import keys_in
+from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json
 from engine.errors import InvalidRequest
 from ledger.fsck import CheckFailed, Report, check
+from ledger.fsck_files import given_keys
+from ledger.log import VERIFIER_FILE, begun_path, shard_paths
+from ledger.store import DATA_FILE
 
 CLEAN, DAMAGED, NOT_CHECKED, DEFECT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -34,11 +38,10 @@ def fsck(
     has a defect; 130: interrupted.
     """
     with errors_shown(as_json, NOT_CHECKED):
-        if not path.is_dir():
-            raise InvalidRequest("there is no such directory", where=str(path), fix="Name a ledger or one shard of it.")
-        keys = read_file(key, "the verifier keys").decode("utf-8", errors="replace") if key is not None else None
+        require_ledger(path)
+        keys = believed_keys(key) if key is not None else None
     try:
-        found = checked(path, keys.splitlines() if keys is not None else None)
+        found = checked(path, keys)
     except CheckFailed as error:
         err.print(f"[bold red]{plain(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(DEFECT) from error
@@ -49,6 +52,37 @@ def fsck(
     else:
         show(found)
     raise typer.Exit(CLEAN if found.ok else DAMAGED)
+
+
+def require_ledger(path: Path) -> None:
+    """Refuse a directory in which there never was a ledger, as far as can be seen.
+
+    Raises:
+        InvalidRequest: it is such a one, or there is none.
+    """
+    fix = "Name a ledger or one shard of it."
+    if not path.is_dir():
+        raise InvalidRequest("there is no such directory", where=str(path), fix=fix)
+    is_ledger = (path / VERIFIER_FILE).exists() or bool(shard_paths(path))
+    if not is_ledger and not (path / DATA_FILE).exists() and not begun_path(path.resolve()).exists():
+        raise InvalidRequest(f"there is no shard in it, and no {VERIFIER_FILE}", where=str(path), fix=fix)
+
+
+def believed_keys(path: Path) -> list[str]:
+    """The verifier keys in a file, each of another shard.
+
+    Raises:
+        InvalidRequest, KeyInvalid: it cannot be read, or they cannot be used.
+    """
+
+    def refuse(_: str, what: str) -> None:
+        raise InvalidRequest(what, where=str(path), fix="Give one key for each shard, one a line.")
+
+    keys = [str(key) for key in keys_in(path)]
+    if not keys:
+        refuse("", "there is no verifier key in it")
+    given_keys(keys, refuse)
+    return keys
 
 
 def checked(path: Path, keys: list[str] | None) -> Report:

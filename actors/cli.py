@@ -25,7 +25,7 @@ from actors.audit import audit_app
 from actors.checking import fsck
 from actors.minting import Minted, Tally, mint_products, progress_bar, write_asset, write_file
 from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file, show_facts
-from actors.verifying import verify_text, witnessed_facts
+from actors.verifying import entry_facts, verify_text, witnessed_facts
 from actors.witness_cli import witness_app
 from engine.catalogue import Product
 from engine.catalogue import load as load_catalogue
@@ -206,7 +206,7 @@ def print_addresses(say: Console, url: str, checkpoints: list[str], config: Conf
         ("health", f"{url}/healthz"),
         ("checkpoints", f"{url}/v1/checkpoint"),
         ("public keys", f"{url}/v1/verifier-keys"),
-        ("ledger", f"{config.ledger_path}  (mintage fsck, once the engine has stopped)"),
+        ("ledger", f"{config.ledger_path}  (mintage fsck checks it, now or later)"),
     ):
         say.print(f"  {name:<12} {plain(address)}", highlight=False, soft_wrap=True)
     body = '{"brief": {"facts": {"article": "Scarf", "colour": "Teal"}}, "tier": "priority"}'
@@ -310,20 +310,14 @@ def verify(
             read_file(key, "the verifier keys")
             keys = read_keys(key)
         verified, witnessed = verify_text(text, keys, believed, data)
-    entry = verified.entry
     facts = {
         "verified": True,
         "origin": verified.origin,
         "index": verified.index,
         "tree_size": verified.tree_size,
-        "asset_id": entry.id.hex(),
-        "content_hash": entry.content_hash.hex(),
         "content_checked": data is not None,
-        "time_ms": entry.time_ns // 1_000_000,
-        "value_micros": entry.amount,
-        "parents": [f"{shard}/{index}" for shard, index in entry.parents],
     }
-    show_facts(facts | witnessed_facts(verified, witnessed), as_json)
+    show_facts(facts | entry_facts(verified.entry) | witnessed_facts(verified, witnessed), as_json)
 
 
 @app.command()

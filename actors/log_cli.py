@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from actors.terminal import JsonOption, errors_shown, out, plain, print_json, read_file
+from actors.terminal import JsonOption, errors_shown, out, plain, print_json, read_file, writing
 from engine.errors import InvalidRequest
 from ledger.errors import LedgerLocked
 from ledger.log import VERIFIER_FILE, shard_path, shard_paths
@@ -41,7 +41,8 @@ def export(
         if not shards:
             raise InvalidRequest("no shard is there", where=str(ledger), fix="Name a ledger's directory.")
         exported = [export_shard(path, keys, folder / path.name) for path in shards]
-        replace_file(folder / VERIFIER_FILE, "".join(f"{key}\n" for key in keys).encode())
+        with writing(folder / VERIFIER_FILE):
+            replace_file(folder / VERIFIER_FILE, "".join(f"{key}\n" for key in keys).encode())
     if as_json:
         print_json({"shards": exported})
         return
@@ -53,7 +54,8 @@ def export_shard(path: Path, keys: list[str], folder: Path) -> dict[str, str | i
     """One shard, after its checkpoint's signature was checked."""
     with StoredLog(path) as log:
         check_signature(log, [parse_verifier_key(key) for key in keys])
-        checkpoint = export_tiles(folder, log)
+        with writing(folder):
+            checkpoint = export_tiles(folder, log)
     return {"origin": checkpoint.origin, "tree_size": checkpoint.tree_size, "folder": str(folder)}
 
 
@@ -72,6 +74,12 @@ def receipt(
         match = PLACE.fullmatch(place)
         if match is None:
             raise InvalidRequest(f"{place[:40]!r} is no place", where="PLACE", fix="Give shard and index, say 0/17.")
+        if chain and under is not None:
+            raise InvalidRequest(
+                "a chain is under the checkpoint that the super-log has recorded, not under another one",
+                where="--chain, --under",
+                fix="Give one of the two.",
+            )
         with StoredLog(shard_path(ledger, int(match[1]))) as log:
             if chain:
                 text = stored_chain(ledger, log, int(match[2])).text()

@@ -22,6 +22,7 @@ from engine.money import (
     Lineage,
     Ownership,
     TransfersBody,
+    account_id,
 )
 from engine.settling import DEPTH_DEFAULT, Settlement, Way
 from ledger.dag import DEPTH_MAX
@@ -38,11 +39,23 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 SCHEMAS = (AccountsBody, TransfersBody, ExchangeBody, BatchAnswer, AccountStatus, Exchanged, Ownership, Lineage)
 
-EXAMPLE_ACCOUNTS = {"tenant": "acme", "currency": 978, "accounts": [{"key": "main", "limit": "debits_within_credits"}]}
+# One after the other they can be sent as they are, but for the asset and the deadline of the exchange.
+EUR = 978
+BANK, BUYER, SELLER, ARTIST = (account_id("acme", EUR, key).hex() for key in ("bank", "buyer", "seller", "artist"))
+EXAMPLE_ACCOUNTS = {
+    "tenant": "acme",
+    "currency": EUR,
+    "accounts": [
+        {"key": "bank"},
+        {"key": "buyer", "limit": "debits_within_credits"},
+        {"key": "seller"},
+        {"key": "artist"},
+    ],
+}
 EXAMPLE_TRANSFERS = {
     "tenant": "acme",
-    "currency": 978,
-    "transfers": [{"key": "invoice/17", "debit": "ab" * 16, "credit": "cd" * 16, "amount": 35_000_000}],
+    "currency": EUR,
+    "transfers": [{"key": "deposit/17", "debit": BANK, "credit": BUYER, "amount": 35_000_000}],
 }
 EXAMPLE_EXCHANGE = {
     "key": "sale/1",
@@ -51,10 +64,10 @@ EXAMPLE_EXCHANGE = {
     "buyer": "bob",
     "deadline_ms": 1_800_000_000_000,
     "price": 35_000_000,
-    "currency": 978,
-    "payer": "cd" * 16,
-    "payee": "ab" * 16,
-    "royalties": [{"payee": "12" * 16, "basis_points": 500}],
+    "currency": EUR,
+    "payer": BUYER,
+    "payee": SELLER,
+    "royalties": [{"payee": ARTIST, "basis_points": 500}],
 }
 
 
@@ -73,7 +86,8 @@ def add_money(api: FastAPI, settlement: Settlement) -> None:
 
     @api.post("/v1/accounts", openapi_extra=body_of(AccountsBody, EXAMPLE_ACCOUNTS), responses=answer_of(BatchAnswer))
     async def open_accounts(request: Request) -> Response:
-        """Open accounts of a tenant in one currency. Their ids follow from tenant, currency and key."""
+        """Open accounts of a tenant in one currency. Transfers and exchanges name them by the ids in the answer, which
+        follow from tenant, currency and key."""
         body = decoded(await read_body(request, BODY_BYTES_MAX), accounts_decoder)
         return json(BatchAnswer(await settlement.open_accounts(body)))
 
@@ -95,7 +109,11 @@ def add_money(api: FastAPI, settlement: Settlement) -> None:
 
     @api.post("/v1/exchanges", openapi_extra=body_of(ExchangeBody, EXAMPLE_EXCHANGE), responses=exchange_answers())
     async def exchange(request: Request) -> Response:
-        """Give an asset for money, royalties included: all of it, or nothing. A repeat tells how it ended."""
+        """Give an asset for money, royalties included: all of it, or nothing. A repeat tells how it ended.
+
+        The asset is one that was made for the seller, or that they bought. `deadline_ms` is Unix time, at most an hour
+        from now.
+        """
         body = decoded(await read_body(request, BODY_BYTES_MAX), exchange_decoder)
         exchanged = await settlement.exchange(body)
         return json(exchanged, STATUS_CODES[exchanged.state])

@@ -55,6 +55,17 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
         out.print(f"  {name:<15} {plain(str(value))}", highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name what the operating system says against writing where the user told us to."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot write there: {error.strerror}", where=str(path), fix="Name another place (see --help)."
+        ) from error
+
+
 def read_file(path: Path, what: str) -> bytes:
     """A file that the user named."""
     try:

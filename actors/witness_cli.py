@@ -1,7 +1,9 @@
 """`mintage witness init`, `serve`, `cosign`: be a witness of somebody's log, or have one's own log witnessed."""
 
 import os
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +14,9 @@ import uvicorn
 
 from actors.answers import ErrorAnswer
 from actors.log_cli import check_signature
-from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file
+from actors.terminal import JsonOption, err, errors_shown, out, plain, print_json, read_file, writing
 from actors.witness_api import ADD_CHECKPOINT, build_witness_api
-from engine.errors import InvalidRequest, Unavailable
+from engine.errors import InvalidRequest, StartFailed, Unavailable
 from ledger.cosign import Ask
 from ledger.cosign import cosign as cosign_with
 from ledger.errors import CheckpointRefused, LedgerError, SizeConflict
@@ -42,13 +44,14 @@ DirArgument = Annotated[Path, typer.Argument(help="The witness's directory.")]
 
 
 class Cosigned(msgspec.Struct, frozen=True):
-    """What became of one shard: which witnesses have cosigned, and why others have not."""
+    """What became of one shard: which witnesses have cosigned, and why others have not, or why nothing was written."""
 
     origin: str
     tree_size: int
     file: str
     cosigned_by: list[str]
     problems: list[str]
+    is_enough: bool
     ok: bool
 
 
@@ -61,7 +64,9 @@ def init(
 ) -> None:
     """Make a witness: its key and its empty memory."""
     with errors_shown(as_json):
-        key = make_witness(directory, name, read_keys(logs), os.urandom)
+        log_keys = read_keys(logs)
+        with writing(directory):
+            key = make_witness(directory, name, log_keys, os.urandom)
     if as_json:
         print_json({"witness_key": str(key)})
     else:
@@ -78,12 +83,32 @@ def serve(
     """Answer POST /add-checkpoint (C2SP tlog-witness) until Ctrl-C."""
     with errors_shown(as_json):
         witness, key = open_witness(directory)
-    url = f"http://{host}:{port}"
+        listener = listen(host, port)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if as_json:
         print_json({"url": url, "witness_key": str(key)})
     else:
         out.print(f"{plain(str(key))} listens at {url}{ADD_CHECKPOINT}", soft_wrap=True, highlight=False)
-    uvicorn.run(build_witness_api(witness, lambda: int(time.time())), host=host, port=port, log_level="warning")
+    api = build_witness_api(witness, lambda: int(time.time()))
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped by then
+        uvicorn.Server(uvicorn.Config(api, log_level="warning")).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket whose callers wait until they are served.
+
+    Raises:
+        StartFailed: the address cannot be taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise StartFailed(
+            f"port {port} cannot be taken: {error.strerror}",
+            where=f"{host}:{port}",
+            fix="Stop what listens there, or choose another --port or --host.",
+        ) from error
 
 
 @witness_app.command()
@@ -99,7 +124,8 @@ def cosign(
     """
     with errors_shown(as_json), httpx.Client(timeout=TIMEOUT_S) as http:
         parsed = parse_policy(read_file(policy, "the policy"))
-        make_directory(folder)
+        with writing(folder):
+            make_directory(folder)
         keys = read_keys(ledger / VERIFIER_FILE)
         shards = shard_paths(ledger)
         if not shards or not parsed.witnesses:
@@ -137,12 +163,18 @@ def cosign_shard(
                 note += added.removeprefix(log.checkpoint())
                 cosigned_by.append(witness.name)
     file = folder / f"{path.name}.checkpoint"
-    is_enough = len(cosigned_by) >= threshold
+    is_enough = is_written = len(cosigned_by) >= threshold
     if is_enough:
         open_checkpoint_with_policy(note, Policy(tuple(own), tuple(each.key for each in witnesses), threshold))
-        replace_file(file, note.encode())
+        try:
+            with writing(file):
+                replace_file(file, note.encode())
+        except (InvalidRequest, LedgerError) as error:  # the other shards are cosigned all the same
+            problems.append(str(error))
+            is_written = False
     claim = log.claim()
-    return Cosigned(claim.origin, claim.tree_size, str(file) if is_enough else "", cosigned_by, problems, is_enough)
+    written = str(file) if is_written else ""
+    return Cosigned(claim.origin, claim.tree_size, written, cosigned_by, problems, is_enough, is_written)
 
 
 def asker(http: httpx.Client, witness: WitnessLine) -> Ask:
@@ -200,7 +232,8 @@ def refusal(status_code: int, text: str, url: str) -> LedgerError | Unavailable:
 def report(done: list[Cosigned]) -> None:
     """One line a shard, and the reasons why a witness has not cosigned."""
     for shard in done:
-        verdict = f"[green]{plain(shard.file)}[/]" if shard.ok else "[bold red]not enough witnesses[/]"
+        fault = "not written" if shard.is_enough else "not enough witnesses"
+        verdict = f"[green]{plain(shard.file)}[/]" if shard.ok else f"[bold red]{fault}[/]"
         names = plain(", ".join(shard.cosigned_by) or "nobody")
         out.print(
             f"{plain(shard.origin)}  {shard.tree_size} entries, cosigned by {names}: {verdict}",

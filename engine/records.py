@@ -19,6 +19,7 @@ Model and policy are entries of the same shard, made when they are first seen; t
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -30,8 +31,9 @@ from engine.generators.contract import ModelInfo
 from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent, encode, from_bytes, owner_of, zeros
-from ledger.errors import EntryInvalid, LedgerError, UnknownParent
+from ledger.errors import EntryInvalid, LayoutUnsupported, LedgerError, UnknownParent
 from ledger.group import Answer, Committer
+from ledger.head import Head
 from ledger.log import VERIFIER_FILE, LogKeys, read_verifier_keys, shard_path
 from ledger.note import parse_verifier_key, read_checkpoint
 from ledger.payload import Payload, canonical_json
@@ -39,6 +41,7 @@ from ledger.queries import ASSET_KINDS
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.shard import Shard
+from ledger.store import Store
 from ledger.superlog import SUPER_DIR, SuperLog, View
 
 META_REASONS_MAX = 8
@@ -317,6 +320,23 @@ class ShardKeeper:
         finally:
             self.committer.close()
             self.shard.close()
+
+
+def refuse_other_layouts(root: Path, num_shards: int) -> None:
+    """Refuse a log that another release wrote, before anything is started on it. Whatever else is wrong with a shard is
+    for its keeper to say.
+
+    Raises:
+        LayoutUnsupported: it is one. Not to be called by a process that has a shard of it open.
+    """
+    for path in (shard_path(root, shard) for shard in range(num_shards)):
+        try:
+            with closing(Store.open_readonly(path)) as store, store.read() as snapshot:
+                Head.of(snapshot)
+        except LayoutUnsupported:
+            raise
+        except LedgerError:
+            continue
 
 
 def entries_of(rows: Sequence[Row]) -> Entries:

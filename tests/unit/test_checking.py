@@ -1,6 +1,7 @@
 """`mintage fsck`: what it prints, and an exit code for each thing that can come of it."""
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from actors.cli import app
 from ledger import fsck_report
 from ledger.fsck import CheckFailed, Report
 from ledger.log import begun_path, shard_path
+from ledger.note import Signer
 from ledger.store import DATA_FILE
 
 
@@ -74,6 +76,39 @@ def test_a_command_that_cannot_be_followed_is_exit_code_2(args: tuple[str, ...])
 
 def test_a_key_file_that_cannot_be_read_is_exit_code_2(log: Path) -> None:
     assert fsck(log, "--key", log / "nowhere").exit_code == 2
+
+
+KEY = f"{Signer('mintage.test/shard-0', b'k' * 32).key}\n".encode()
+NO_SHARD = f"{Signer('witness.example', b'w' * 32).key}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [(b"", ""), (b"\xff no key\n", ", line 1"), (KEY + b"no key\n", ", line 2"), (KEY + KEY, ""), (NO_SHARD, "")],
+    ids=["empty", "no text", "a line that is none", "two of one shard", "of no shard"],
+)
+def test_a_file_of_keys_that_cannot_be_used_is_exit_code_2_and_no_verdict(
+    log: Path, tmp_path: Path, data: bytes, line: str
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(data)
+    ran = fsck(log, "--key", keys, "--json")
+    assert ran.exit_code == 2
+    assert json.loads(ran.stdout)["error"]["where"] == f"{keys}{line}"
+
+
+def test_a_directory_that_is_no_ledger_is_exit_code_2_and_no_verdict(log: Path, tmp_path: Path) -> None:
+    for options in ((), ("--key", log / "verifier.keys")):
+        ran = fsck(tmp_path, *options, "--json")
+        assert ran.exit_code == 2
+        assert json.loads(ran.stdout)["error"]["where"] == str(tmp_path)
+
+
+def test_a_ledger_or_a_shard_that_lost_its_data_is_damaged_and_not_taken_for_another_directory(log: Path) -> None:
+    (shard_path(log, 0) / DATA_FILE).unlink()
+    assert fsck(shard_path(log, 0)).exit_code == 1
+    shutil.rmtree(shard_path(log, 0))
+    assert fsck(log).exit_code == 1
 
 
 def test_a_defect_of_the_check_is_exit_code_3_and_no_verdict(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

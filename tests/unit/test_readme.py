@@ -1,12 +1,27 @@
 """What the README promises is there, and what is there is in the README."""
 
 import ast
+import asyncio
 import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
+from briefs import TRUE_COPY, open_service
+
+from actors.api import build_api
+from engine.generators.fake import FakeGenerator
+from engine.settling import Settlement
 
 ROOT = Path(__file__).parents[2]
+URL_DEFAULT = "http://127.0.0.1:8000"
 
 
 def text_of(name: str) -> str:
@@ -63,11 +78,64 @@ def test_the_ci_runs_the_same_tests_as_a_person() -> None:
     assert script.stat().st_mode & 0o100, "it can be executed"
 
 
+@pytest.mark.parametrize("has_go", [True, False])
+def test_the_ci_fails_where_the_tests_that_need_go_would_be_skipped(tmp_path: Path, has_go: bool) -> None:
+    """In a copy of its own, whose `make test` leaves a mark, by a user who may not install anything."""
+    ci, programs = tmp_path / ".ci/run", tmp_path / "bin"
+    ci.parent.mkdir()
+    programs.mkdir()
+    shutil.copy(ROOT / ".ci/run", ci)
+    stubs = {"make": f"touch {tmp_path}/tested", "id": "echo 1000"} | ({"go": "exit 0"} if has_go else {})
+    for name, command in stubs.items():
+        (programs / name).write_text(f"#!/bin/sh\n{command}\n")
+        (programs / name).chmod(0o755)
+    for name in ("dirname", "touch"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "go/src/golang.org/x/mod/sumdb/tlog").mkdir(parents=True)
+    environment = {"PATH": str(programs), "GOPATH": str(tmp_path / "go")}
+    ran = subprocess.run(["/bin/sh", str(ci)], env=environment, capture_output=True, text=True)
+    assert (ran.returncode == 0) == (tmp_path / "tested").exists() == has_go
+    assert has_go or "golang-go" in ran.stderr
+
+
 def test_every_subcommand_is_in_the_readme() -> None:
     commands = subcommands()
     assert {"run", "verify", "fsck", "export", "super"} <= commands
     readme = text_of("README.md")
     assert [command for command in sorted(commands) if f"mintage {command}" not in readme] == []
+
+
+@asynccontextmanager
+async def served(path: Path) -> AsyncIterator[str]:
+    """The engine with all of its API, and a generator whose copy is true of the README's scarf; its URL."""
+    async with open_service(path, FakeGenerator(writer=lambda _: TRUE_COPY)) as service:
+        api = build_api(service, Settlement(service.stages, time.time_ns))  # type: ignore[arg-type]
+        server = uvicorn.Server(uvicorn.Config(api, log_level="error"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving = asyncio.create_task(server.serve([listener]))
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                await serving
+
+
+async def test_the_example_of_money_runs_twice_and_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```sh\n\.venv/bin/python - <<'END'\n(.*?\n)END\n```", text_of("README.md"), re.DOTALL)
+    client, clients = httpx.Client, ExitStack()
+    async with served(tmp_path) as url:
+
+        def here(base_url: str, timeout: float) -> httpx.Client:
+            assert base_url == URL_DEFAULT
+            return clients.enter_context(client(base_url=url, timeout=timeout))
+
+        monkeypatch.setattr(httpx, "Client", here)
+        for royalties in (1_750_000, 3_500_000):
+            await asyncio.to_thread(exec, compile(example, "README.md", "exec"), {})
+            assert capsys.readouterr().out == f"ok\nsettled\n{royalties}\n"
+        clients.close()
 
 
 def test_the_example_of_the_ledger_runs_and_prints_what_it_says(

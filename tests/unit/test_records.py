@@ -2,22 +2,25 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import lmdb
 import msgspec
 import pytest
 from briefs import ASSET_POLICY, MODEL, NOW_MS, TRUE_COPY, commit, open_keepers
 
 from engine.errors import InvalidRequest, MintageError
 from engine.generators.contract import ModelInfo
-from engine.records import META_REASONS_MAX, Outcome, ShardKeeper, found, source_of
+from engine.records import META_REASONS_MAX, Outcome, ShardKeeper, found, refuse_other_layouts, source_of
 from engine.request import Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import Entry, Kind, owner_of
-from ledger.errors import LedgerCorrupt, LedgerFull, ReceiptInvalid
+from ledger.errors import LayoutUnsupported, LedgerCorrupt, LedgerFull, ReceiptInvalid
 from ledger.fsck import check
-from ledger.log import LogKeys
+from ledger.log import LogKeys, shard_path
 from ledger.receipt import verify
+from ledger.store import DATA_FILE
 
 
 def asset_of(outcome: Outcome) -> Asset:
@@ -239,3 +242,21 @@ def test_a_source_that_was_not_found_is_the_requests_fault() -> None:
     with pytest.raises(InvalidRequest) as caught:
         source_of(Outcome(), "ab" * 16)
     assert caught.value.body.where == "brief.source"
+
+
+def test_a_log_of_another_release_is_refused_before_anything_is_started_on_it(
+    ledger: tuple[LogKeys, list[ShardKeeper]], tmp_path: Path
+) -> None:
+    _, keepers = ledger
+    for keeper in keepers:
+        keeper.close()
+    refuse_other_layouts(tmp_path, len(keepers) + 1)
+    data = shard_path(tmp_path, 0) / DATA_FILE
+    sound = data.read_bytes()
+    data.write_bytes(b"x" * len(sound))
+    refuse_other_layouts(tmp_path, len(keepers))  # what is damaged is for its keeper to say
+    data.write_bytes(sound)
+    with closing(lmdb.open(str(data.parent), max_dbs=1)) as environment:
+        environment.open_db(b"blobs")
+    with pytest.raises(LayoutUnsupported, match="another release"):
+        refuse_other_layouts(tmp_path, len(keepers))

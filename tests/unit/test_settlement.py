@@ -137,8 +137,8 @@ SAME_ID: dict[Result, tuple[Entry, Entry]] = {
 
 def test_every_code_has_a_case() -> None:
     chains = {Result.OK, Result.LINKED_EVENT_FAILED, Result.LINKED_EVENT_CHAIN_OPEN}
-    callers = {Result.NOT_CANONICAL, Result.UNKNOWN_PARENT, Result.ID_TWICE_IN_CHAIN}  # given by the shard, before settlement
-    assert chains | callers | set(REFUSED) | set(ENDED) | set(SAME_ID) == set(Result)
+    shards = {Result.NOT_CANONICAL, Result.UNKNOWN_PARENT, Result.ID_TWICE_IN_CHAIN}  # given before settlement
+    assert chains | shards | set(REFUSED) | set(ENDED) | set(SAME_ID) == set(Result)
 
 
 @pytest.mark.parametrize("code", REFUSED, ids=lambda code: code.name)

@@ -158,7 +158,18 @@ async def test_the_super_logs_key_is_public(http: httpx.AsyncClient, tmp_path: P
     assert parse_verifier_key(response.text.strip()).name == "mintage.test/super/shard-0"
 
 
-async def test_the_openapi_page_has_the_endpoints_and_true_examples(http: httpx.AsyncClient) -> None:
+async def test_the_examples_work_one_after_the_other_with_an_asset_and_a_deadline_of_ones_own(
+    http: httpx.AsyncClient,
+) -> None:
+    minted = await post(http, "/v1/assets", {"brief": {"facts": FACTS}, "tenant": EXAMPLE_EXCHANGE["seller"]})
+    opened = await post(http, "/v1/accounts", EXAMPLE_ACCOUNTS)
+    moved = await post(http, "/v1/transfers", EXAMPLE_TRANSFERS)
+    assert {each["result"] for each in opened["results"] + moved["results"]} == {"ok"}
+    sale = EXAMPLE_EXCHANGE | {"asset": minted["asset_id"], "deadline_ms": NOW_MS + 1000}
+    assert (await post(http, "/v1/exchanges", sale))["state"] == "settled"
+
+
+async def test_the_openapi_page_has_the_endpoints_and_the_examples(http: httpx.AsyncClient) -> None:
     page = await get(http, "/openapi.json")
     kinds = {"/v1/accounts": AccountsBody, "/v1/transfers": TransfersBody, "/v1/exchanges": ExchangeBody}
     examples = {"/v1/accounts": EXAMPLE_ACCOUNTS, "/v1/transfers": EXAMPLE_TRANSFERS, "/v1/exchanges": EXAMPLE_EXCHANGE}

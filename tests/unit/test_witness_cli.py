@@ -3,8 +3,11 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,17 +29,20 @@ from actors.witness_cli import witness_app
 from engine.errors import ErrorBody
 from ledger.cosign import cosign
 from ledger.entry import Kind, zeros
-from ledger.errors import LedgerFull, NotConsistent, ReceiptInvalid, SizeConflict
+from ledger.errors import KeyInvalid, LedgerFull, NotConsistent, ReceiptInvalid, SizeConflict
 from ledger.files import hold_lock
 from ledger.log import LogKeys, open_keys, shard_path
 from ledger.merkle import consistency_proof
 from ledger.note import Policy, Signer, add_cosignatures, open_checkpoint_with_policy, parse_witness_key
 from ledger.policy import parse_policy
 from ledger.shard import Shard
+from ledger.stored import StoredLog
 from ledger.tile_client import VerifiedTiles, fetch_from
 from ledger.witness import Witness, build_request
 from ledger.witness_dir import open_witness
 
+ROOT = Path(__file__).parents[2]
+START_S_MAX = 30.0
 NOW_S = 1_700_000_000
 WITNESS = Signer("witness.example/w1", b"w" * 32)
 LOG = MemoryLog(some_entries(40))
@@ -259,10 +265,12 @@ def serve_witness() -> Iterator[Callable[[Path], str]]:
         listener.bind(("127.0.0.1", 0))
         api = build_witness_api(open_witness(directory)[0], lambda: NOW_S)
         server = uvicorn.Server(uvicorn.Config(api, log_level="error"))
-        thread = threading.Thread(target=server.run, args=([listener],))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         servers.append((server, thread))
+        until_s = time.monotonic() + START_S_MAX
         while not server.started:
+            assert thread.is_alive() and time.monotonic() < until_s, "the witness does not start"
             time.sleep(0.005)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -348,6 +356,78 @@ def test_without_enough_witnesses_nothing_is_written_and_the_exit_code_says_so(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_other_shards_are_cosigned(
+    tmp_path: Path, ledger: LogKeys, serve_witness: Callable[[Path], str]
+) -> None:
+    keys = make_witnesses(tmp_path, 1)
+    policy = write_policy(tmp_path, keys, [serve_witness(tmp_path / "w0")], 1)
+    taken = tmp_path / "out/shard-000.checkpoint"
+    taken.mkdir(parents=True)
+    result = run("witness", "cosign", tmp_path / "ledger", "--policy", policy, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1, result.output
+    first, second = msgspec.json.decode(result.stdout)["shards"]
+    assert (first["ok"], first["is_enough"], first["file"], second["ok"]) == (False, True, "", True)
+    assert f"at {taken}: cannot write there: Is a directory" in first["problems"][0]
+    shown = run("witness", "cosign", tmp_path / "ledger", "--policy", policy, "--out", tmp_path / "out")
+    assert "cosigned by w0: not written" in shown.stdout
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_file_in_the_place_of_a_folder_is_one_error_that_names_it(
+    tmp_path: Path, ledger: LogKeys, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    keys = make_witnesses(tmp_path, 1)
+    policy = write_policy(tmp_path, keys, ["http://127.0.0.1:1"], 1)
+    folder, logs = tmp_path / "file" / below, tmp_path / "ledger/verifier.keys"
+    for command in (
+        ("export", tmp_path / "ledger", folder),
+        ("witness", "init", folder, "--name", "w.example", "--logs", logs),
+        ("witness", "cosign", tmp_path / "ledger", "--policy", policy, "--out", folder),
+    ):
+        error = refused(run(*command, "--json"))
+        assert error.code == "invalid_request"
+        assert error.where.startswith(str(folder))
+        assert error.what.startswith("cannot write there: ")
+
+
+def test_a_port_that_is_taken_is_one_error_and_no_url(tmp_path: Path, ledger: LogKeys) -> None:
+    make_witnesses(tmp_path, 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = refused(run("witness", "serve", tmp_path / "w0", "--port", port, "--json"))
+    assert (error.code, error.where) == ("start_failed", f"127.0.0.1:{port}")
+    assert "Address already in use" in error.what
+
+
+def test_the_address_that_a_witness_says_answers_at_once_until_ctrl_c(tmp_path: Path, ledger: LogKeys) -> None:
+    make_witnesses(tmp_path, 1)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = "from actors.witness_cli import witness_app; witness_app()"
+    command = [sys.executable, "-c", program, "serve", str(tmp_path / "w0"), "--port", str(port), "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            url = msgspec.json.decode(process.stdout.readline())["url"]
+            with StoredLog(shard_path(tmp_path / "ledger", 0)) as log:
+                request = build_request(0, [], log.checkpoint())
+            assert httpx.post(f"{url}/add-checkpoint", content=request).status_code == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(START_S_MAX) == 0
+        finally:
+            process.kill()
+
+
+def test_a_chain_under_a_checkpoint_of_ones_own_is_refused(tmp_path: Path, ledger: LogKeys) -> None:
+    answered(run("super", tmp_path / "ledger", "--json"))
+    under = tmp_path / "checkpoint"
+    with StoredLog(shard_path(tmp_path / "ledger", 1)) as log:
+        under.write_text(log.checkpoint())
+    error = refused(run("receipt", tmp_path / "ledger", "0/2", "--chain", "--under", under, "--json"))
+    assert (error.code, error.where) == ("invalid_request", "--chain, --under")
+
+
 def test_a_ledger_that_is_shown_in_two_versions_is_refused_by_the_witness(
     tmp_path: Path, ledger: LogKeys, serve_witness: Callable[[Path], str]
 ) -> None:
@@ -396,8 +476,12 @@ def test_one_key_checks_entries_of_all_shards_through_the_super_checkpoint(tmp_p
         assert f"{verified.entry.shard}/{verified.index}" == place
         facts = witnessed_facts(verified, witnessed)
         assert (facts["super_origin"], facts["super_size"]) == ("example.org/log/super/shard-0", 4)
-        with pytest.raises(ReceiptInvalid, match="no known key"):
+        with pytest.raises(KeyInvalid, match=r"this is a chain, .* 'example\.org/log/super/shard-0'") as caught:
             verify_text(text, ledger.verifier_keys, None, None)
+        assert "--key LEDGER/super/verifier.keys" in caught.value.fix
+        stranger = str(Signer("example.org/log/super/shard-0", b"x" * 32).key)
+        with pytest.raises(ReceiptInvalid):
+            verify_text(text, [stranger], None, None)
     assert answered(run("export", tmp_path / "ledger/super", tmp_path / "static", "--json")), (
         "it is a log like any other"
     )
