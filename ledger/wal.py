@@ -31,7 +31,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ledger.entry import ENTRY_BYTES
-from ledger.errors import LedgerCorrupt, LedgerError
+from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
 from ledger.files import create_once
 from ledger.payload import Payload
 
@@ -163,6 +163,8 @@ class Wal:
         nothing but data. Raises as `write` does."""
         if len(self._files) == len(self._paths):
             return
+        if absent := missing(self._paths[0].parent):
+            _refuse_last_room(self._paths[0].parent, len(absent))
         for path in self._paths:
             head = _head(FILE_BYTES, int.from_bytes(self._entropy(_SECRET_BYTES), "little"))
             create_once(path, head.ljust(FILE_BYTES, b"\0"), 0o644)
@@ -172,6 +174,19 @@ class Wal:
                 self._files.append(_File(os.open(path, os.O_RDWR | os.O_CLOEXEC), secret))
             except OSError as error:
                 raise _error(str(error), path) from error
+
+
+def _refuse_last_room(folder: Path, num_files: int) -> None:
+    """Files that never shrink are made where they leave as much room again: the last of it is for commits, of this
+    shard and of those beside it."""
+    disk = os.statvfs(folder)
+    num_bytes, num_free = 2 * num_files * FILE_BYTES, disk.f_bavail * disk.f_frsize
+    if num_free < num_bytes:
+        raise LedgerFull(
+            f"{num_free} bytes are free, and a write-ahead log is made where there are {num_bytes}",
+            where=str(folder),
+            fix="Free some space and try again.",
+        )
 
 
 def packed(record: Record, secret: int) -> bytes:

@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from settling import account, id_of, money
-from shards import append_assets, asset, columns, content_of, keys_of, open_shard, payloads_of
+from shards import append_assets, asset, bare, columns, content_of, keys_of, open_shard, payloads_of
 
 from ledger.entry import encode
 from ledger.errors import LedgerError, LedgerFull
@@ -26,6 +28,7 @@ from ledger.result import Result
 from ledger.runs import Family, run_id
 from ledger.shard import Shard
 from ledger.store import NEW_FILE, Store
+from ledger.wal import FILE_BYTES, FILE_NAMES, missing
 
 ROOT = Path(__file__).parents[2]
 APPENDS_MAX = 4000
@@ -369,3 +372,21 @@ def test_a_full_disk_leaves_no_half_written_file(tiny_disk: Path) -> None:
     with pytest.raises(LedgerFull):
         create_once(tiny_disk / "file", bytes(2_000_000), 0o644)
     assert list(tiny_disk.iterdir()) == []
+
+
+def test_the_last_room_is_not_taken_by_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches are commits until there is as much room again as its two files take, and then make both."""
+    free = [4 * FILE_BYTES - 1]
+    disk = os.statvfs(tmp_path)
+    monkeypatch.setattr(
+        "ledger.wal.os.statvfs", lambda _: SimpleNamespace(f_bavail=free[0], f_frsize=1, f_bsize=disk.f_bsize)
+    )
+    with open_shard(tmp_path) as shard:
+        folder = shard_path(tmp_path, 0)
+        assert shard.sequence(columns(bare(1))).results.tolist() == [Result.OK]
+        assert missing(folder) == list(FILE_NAMES)
+        assert shard.num_pending == 0
+        free[0] += 1
+        assert shard.sequence(columns(bare(2))).results.tolist() == [Result.OK]
+        assert missing(folder) == []
+        assert shard.num_pending == 1

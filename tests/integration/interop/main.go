@@ -1,7 +1,12 @@
 // Command interop verifies a log of ours with the Go project's own packages: golang.org/x/mod/sumdb/note and tlog.
 //
-// It reads DIR/log (a checkpoint and tiles, as static files) and DIR/case.json (keys and proofs), and prints as JSON
-// which checks failed and why, and what the packages themselves make of the same log.
+//	interop log DIR              a log as static files
+//	interop receipt KEYS FILE    an entry's receipt, a C2SP tlog-proof (receipts.go)
+//	interop chain KEYS FILE      an entry's receipt and its shard's in the log of super-checkpoints
+//
+// Of a log it reads DIR/log (a checkpoint and tiles) and DIR/case.json (keys and proofs), and prints as JSON which
+// checks failed and why, and what the packages themselves make of the same log. Of the others it reads the public keys,
+// one a line, and the text, as they were given out; it prints what they prove, or exits with 1 and says why not.
 // Only the verifier of cosignatures is written here, on crypto/ed25519: note knows no algorithm but its own.
 package main
 
@@ -129,26 +134,50 @@ func (c *cosigner) Verify(text, signature []byte) bool {
 	return ed25519.Verify(c.public, []byte(message), signature[timeBytes:])
 }
 
-// openCheckpoint returns the text and the tree of a checkpoint that the log has signed.
-func openCheckpoint(signed []byte, key string) (string, tlog.Tree, error) {
-	verifier, err := note.NewVerifier(key)
-	if err != nil {
-		return "", tlog.Tree{}, err
-	}
-	opened, err := note.Open(signed, note.VerifierList(verifier))
-	if err != nil {
-		return "", tlog.Tree{}, err
-	}
-	lines := strings.Split(opened.Text, "\n")
-	if len(lines) != 4 || lines[0] != verifier.Name() {
-		return "", tlog.Tree{}, errors.New("not a checkpoint of this log")
+// checkpoint is what a checkpoint says.
+type checkpoint struct {
+	text   string
+	origin string
+	tree   tlog.Tree
+}
+
+func parseCheckpoint(text string) (*checkpoint, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 4 || lines[3] != "" {
+		return nil, errors.New("not a checkpoint")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
 	if err != nil {
-		return "", tlog.Tree{}, err
+		return nil, err
 	}
 	root, err := tlog.ParseHash(lines[2])
-	return opened.Text, tlog.Tree{N: size, Hash: root}, err
+	return &checkpoint{text, lines[0], tlog.Tree{N: size, Hash: root}}, err
+}
+
+// openCheckpoint returns a checkpoint that the log it names has signed with one of the keys.
+func openCheckpoint(signed []byte, keys ...string) (*checkpoint, error) {
+	var verifiers []note.Verifier
+	for _, key := range keys {
+		verifier, err := note.NewVerifier(key)
+		if err != nil {
+			return nil, err
+		}
+		verifiers = append(verifiers, verifier)
+	}
+	opened, err := note.Open(signed, note.VerifierList(verifiers...))
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parseCheckpoint(opened.Text)
+	if err != nil {
+		return nil, err
+	}
+	for _, signature := range opened.Sigs {
+		if signature.Name == parsed.origin {
+			return parsed, nil
+		}
+	}
+	return nil, errors.New("not a checkpoint of this log")
 }
 
 func checkCosignature(signed []byte, key string, out *report) error {
@@ -260,7 +289,7 @@ func compute(in caseFile, text string, tree tlog.Tree, hashes tlog.HashReader, o
 	return err
 }
 
-func run(dir string) (*report, error) {
+func checkLog(dir string) (*report, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "case.json"))
 	if err != nil {
 		return nil, err
@@ -280,27 +309,36 @@ func run(dir string) (*report, error) {
 			out.Failures[name] = err.Error()
 		}
 	}
-	text, tree, err := openCheckpoint(signed, in.VerifierKey)
+	opened, err := openCheckpoint(signed, in.VerifierKey)
 	check("note", err)
 	check("cosignature", checkCosignature(signed, in.WitnessKey, out))
-	if text == "" {
+	if opened == nil {
 		return out, nil // nothing to check tiles and proofs against
 	}
+	tree := opened.tree
 	hashes := tlog.TileHashReader(tree, files(log))
 	check("root", checkRoot(tree, hashes))
 	check("entries", checkEntries(log, tree, hashes))
 	check("inclusion", checkInclusion(in.Inclusion, tree))
 	check("consistency", checkConsistency(in.Consistency, tree))
-	check("compute", compute(in, text, tree, hashes, out))
+	check("compute", compute(in, opened.text, tree, hashes, out))
 	return out, nil
 }
 
-func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: interop DIR")
-		os.Exit(2)
+func run(arguments []string) (any, error) {
+	switch {
+	case len(arguments) == 2 && arguments[0] == "log":
+		return checkLog(arguments[1])
+	case len(arguments) == 3 && arguments[0] == "receipt":
+		return readProof(openReceipt, arguments[1], arguments[2])
+	case len(arguments) == 3 && arguments[0] == "chain":
+		return readProof(openChain, arguments[1], arguments[2])
 	}
-	out, err := run(os.Args[1])
+	return nil, errors.New("usage: interop log DIR | receipt KEYS FILE | chain KEYS FILE")
+}
+
+func main() {
+	out, err := run(os.Args[1:])
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(out)
 	}
