@@ -29,7 +29,7 @@ from typing import Any
 
 import lmdb
 
-from ledger.errors import LayoutUnsupported, LedgerCorrupt, LedgerError, LedgerFull, LogMismatch, NotWritten
+from ledger.errors import LayoutUnsupported, LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull, LogMismatch, NotWritten
 from ledger.files import hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
 MAP_BYTES_DEFAULT = 1 << 40
@@ -458,6 +458,10 @@ def _named(error: lmdb.Error, path: Path, fix: str) -> LedgerError:
     if isinstance(error, lmdb.MapFullError):
         return LedgerFull(
             "the map is full", where=str(path), fix="Open the shard again with a larger map_bytes, then append again."
+        )
+    if isinstance(error, lmdb.ReadersFullError):
+        return LedgerBusy(
+            f"{READERS_MAX} readers look at the shard", where=str(path), fix="Try again once one of them is done."
         )
     code = getattr(error, "code", 0)
     if code == errno.EIO:

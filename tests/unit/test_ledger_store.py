@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import LedgerCorrupt, LedgerError, LedgerFull
+from ledger.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull
 from ledger.store import DATA_FILE, NEW_FILE, READERS_MAX, TABLES, Batch, Store, has_data, unpack_index
 
 MAP_BYTES = 1 << 24
@@ -244,7 +244,7 @@ def test_as_many_snapshots_as_there_are_places_can_be_open_at_once(store: Store)
         for _ in range(READERS_MAX):
             snapshot = opened.enter_context(store.read())
         assert snapshot.entries(0, 3, WIDTH) == items(0, 3)
-        with pytest.raises(LedgerError), store.read():
+        with pytest.raises(LedgerBusy, match="126 readers"), store.read():
             pass
         with store.write() as batch:  # whoever writes needs no place
             batch.append_entries(3, items(3, 4))
