@@ -13,9 +13,11 @@ another process).
     5. index       every item of every run is one of the entries', and every entry's is there; no segment without reason
     6. settlement  the whole log replayed breaks no rule; debits are credits; an asset's first owner is the one its own
                    entry names; the stored balances are those of a replay
-    7. payloads    every content and metadata has the hash and the length that its entry names; what an entry names is
+    7. exchanges   the legs of each are posted in all shards or voided in all, as it was decided; what is decided to
+                   happen has every leg held
+    8. payloads    every content and metadata has the hash and the length that its entry names; what an entry names is
                    there, unless it was erased, and then it is gone
-    8. wal         what is durable in the write-ahead log and not in the store yet holds, and follows what is
+    9. wal         what is durable in the write-ahead log and not in the store yet holds, and follows what is
 
 What was found is data, not an exception: one damaged shard must not hide another's damage. `ledger.fsck_shard` has the
 parts of a shard's check, and why they hold beside a busy owner.
@@ -36,6 +38,7 @@ from ledger.fsck_files import check_begun, check_key_file, given_keys, own_keys
 from ledger.fsck_log import (
     check_adopted,
     check_begun_files,
+    check_exchanges,
     check_foreign_parents,
     job_of_shard,
     jobs_of_log,
@@ -82,6 +85,7 @@ def check(
     results = check_apart(jobs, num_at_once or len(os.sched_getaffinity(0)), count.step, entropy)
     for checked in results:
         findings.extend(checked.findings)
+    check_exchanges(jobs, results, not is_shard, findings.add)
     if not is_shard:
         check_key_file(log, keys if verifier_keys is None else {}, findings.add)
         check_begun_files(log, keys, jobs, results, findings.add)

@@ -1,18 +1,18 @@
 """The part of a check that is about a log as a whole: which shards it should have, what they say of each other."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from ledger.adoptions import recorded_adoptions
+from ledger.fsck_exchanges import NO_RECORDS, Records, compare, read_newest
 from ledger.fsck_files import Keys, check_begun, check_no_other_begun
 from ledger.fsck_process import Checked, Job, ask_apart
 from ledger.fsck_report import Tell
 from ledger.head import Head
 from ledger.log import ADOPTED_DIR, shard_of_origin, shard_path, shard_paths
 from ledger.note import VerifierKey, read_checkpoint
-from ledger.payload import canonical_json
-from ledger.peer import ADOPTED, peer_id
+from ledger.peer import Peer
 from ledger.reader import Reader
 from ledger.store import Store
 
@@ -61,17 +61,53 @@ def check_foreign_parents(log: Path, results: Sequence[Checked], tell: Tell) -> 
             tell(_name(path), f"entry {furthest[shard]} is missing, but is an entry's parent elsewhere")
 
 
+def check_exchanges(jobs: Sequence[Job], results: Sequence[Checked], is_whole: bool, tell: Tell) -> None:
+    """Exchanges are carried out as they were decided, in every shard.
+
+    Args:
+        is_whole: whether these are all the shards; else nothing is missed that another one may have.
+    """
+    collected = [checked.seen.exchanges for checked in results]
+    begins = [0 if checked.seen.exchanges is None else checked.seen.num_entries for checked in results]
+
+    def read_all() -> list[Records | None]:
+        shards = [(job.path, begin) for job, begin in zip(jobs, begins, strict=True)]
+        return ask_apart(read_newest, shards, None) if is_whole else [None]
+
+    compare([NO_RECORDS if each is None else each for each in collected], [job.name for job in jobs], read_all, tell)
+
+
 def check_adopted(log: Path, jobs: Sequence[Job], results: Sequence[Checked], tell: Tell) -> None:
-    """What was adopted has the number it was adopted under, and a shard of this log has recorded its checkpoint."""
+    """Whatever a shard of this log has recorded as adopted is there, in the tree that it has recorded. What is there
+    has the number it was adopted under, and its checkpoint was recorded.
+
+    Records are read before the copies: a copy is there before its record, while the owner adopts.
+    """
     homes = [job.path for job in jobs if job.path.parent == log]
+    nothing: tuple[Peer, ...] = ()
+    recorded = [peer for peers in ask_apart(_recorded, homes, nothing) for peer in peers]
+    behind = _behind(log, recorded, tell)
+    notes = {peer.note for peer in recorded}
     for job, checked in zip(jobs, results, strict=True):
-        if job.path.parent == log or not checked.seen.note:
+        if job.path.parent != log / ADOPTED_DIR or job.path in behind or not checked.seen.note:
             continue
         checkpoint = read_checkpoint(checked.seen.note)
         if shard_path(job.path.parent, shard_of_origin(checkpoint.origin)) != job.path:
             tell(job.name, f"it is the shard of {checkpoint.origin[:80]!r}")
-        if not any(ask_apart(_has_recorded, [(home, checked.seen.note) for home in homes], False)):
+        if checked.seen.note not in notes:
             tell(job.name, "no shard of the log has recorded its checkpoint; adopt it again if that was cut short")
+
+
+def _behind(log: Path, recorded: Sequence[Peer], tell: Tell) -> set[Path]:
+    """Which adopted copies lack, or have otherwise, what was recorded of them; that is told."""
+    largest = {peer.shard: peer.checkpoint for peer in sorted(recorded, key=lambda peer: peer.checkpoint.tree_size)}
+    claims = {shard_path(log / ADOPTED_DIR, shard): checkpoint for shard, checkpoint in sorted(largest.items())}
+    roots = ask_apart(_root, [(path, claim.tree_size) for path, claim in claims.items()], b"")
+    behind = {path for (path, claim), root in zip(claims.items(), roots, strict=True) if root != claim.root}
+    for path in sorted(behind):
+        num_entries = claims[path].tree_size
+        tell(_name(path), f"it does not have the {num_entries} entries that the log has recorded; adopt it again")
+    return behind
 
 
 def sizes(shards: Sequence[Path]) -> list[int]:
@@ -84,12 +120,17 @@ def _size(shard: Path) -> int:
         return Head.of(snapshot).tree_size
 
 
-def _has_recorded(home_and_note: tuple[Path, str]) -> bool:
-    """Whether a shard has recorded a checkpoint, to the byte: the entry names the hash of the metadata it is in."""
-    home, note = home_and_note
+def _recorded(home: Path) -> tuple[Peer, ...]:
+    """What a shard has recorded as adopted."""
     with Reader.open(home) as reader:
-        found = reader.by_id(peer_id(read_checkpoint(note), ADOPTED))
-    return found is not None and found.entry.meta_hash == hashlib.sha256(canonical_json({"checkpoint": note})).digest()
+        return tuple(recorded_adoptions(reader))
+
+
+def _root(shard_and_size: tuple[Path, int]) -> bytes:
+    """The root of a shard's first entries."""
+    shard, size = shard_and_size
+    with Reader.open(shard) as reader:
+        return reader.tree(size).root
 
 
 def _place(log: Path, shard: int) -> Path:

@@ -2,8 +2,8 @@
 
 LMDB trusts its file. A page that is no page makes it abort, and a pointer to nowhere kills the process that follows it
 (SIGABRT, SIGSEGV, SIGBUS); so does a disk that cannot read. Whoever asks whether a ledger is damaged must be told so
-then, and about the other shards. The processes are forked, so that this works in any program, and inherit the kernels
-that `_load_kernels` has compiled.
+then, and about the other shards. The processes are forked, and inherit the kernels that `_load_kernels` has compiled. A
+program that has threads, or owns a shard, is not to be forked, and asks for a check by way of `ledger.fsck_afresh`.
 """
 
 import faulthandler
@@ -24,6 +24,7 @@ import numpy as np
 from ledger import fsck_pages
 from ledger.entry import Entry, Kind, as_bytes, encode, from_bytes
 from ledger.errors import LedgerError
+from ledger.fsck_exchanges import Exchanges
 from ledger.fsck_form import Forms
 from ledger.fsck_index import Items
 from ledger.fsck_report import Findings, Problem, Step
@@ -225,4 +226,5 @@ def _load_kernels() -> None:
     Trees(ignore).grow(rows)
     Items(NO_INDEX, seed_words(bytes(SEED_BYTES))).add(rows, 0, np.empty(1, np.uint64))
     Settlement(b"", ignore).replay(rows, 0)
+    Exchanges().collect(rows, 0)
     fsck_pages.load_kernels()

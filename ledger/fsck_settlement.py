@@ -6,6 +6,7 @@ only the ids that were claimed are looked for. A shard without such entries is n
 """
 
 import hashlib
+import sys
 from typing import Any
 
 import msgspec
@@ -97,6 +98,10 @@ class Settlement:
             if (debits, pending_debits) != (credits, pending_credits):
                 pending = f"{pending_debits} and {pending_credits} pending"
                 self._tell(f"currency {currency}", f"debits {debits}, credits {credits}; {pending}")
+
+    def held(self) -> NDArray[np.uint64] | None:
+        """uint64[n], ascending: the indices of the pending transfers that are live; None if a rule was broken."""
+        return np.array(self._book.live(num_max=sys.maxsize), np.uint64) if self._is_replayed else None
 
     def claims(self) -> "Claims":
         """What is to be proved."""

@@ -7,6 +7,7 @@
                      `fsck_tree`        the hashes of every level, and the roots
                      `fsck_index`       the items that the index should have
                      `fsck_settlement`  money and ownership, replayed
+                     `fsck_exchanges`   what was decided about exchanges, and what became of their legs
                      `fsck_payload`     contents and metadata
     once more        `fsck_settlement`, `fsck_repeats`: only if there are claims to prove or ids to tell apart
     end              here               nothing is stored beyond what the newest head covers
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from ledger.entry import ENTRY_BYTES, from_bytes
 from ledger.errors import LedgerCorrupt, ReceiptInvalid
+from ledger.fsck_exchanges import Exchanges, Records, check_ends
 from ledger.fsck_form import Forms
 from ledger.fsck_index import Items
 from ledger.fsck_payload import Payloads
@@ -74,7 +76,8 @@ class Seen(msgspec.Struct):
     """What the check of a shard has seen so far.
 
     `furthest`: of every other shard in which an entry has a parent, the largest index named. `note`: the checkpoint
-    that is stored, empty if none can be believed.
+    that is stored, empty if none can be believed. `exchanges`: what the entries say of them; None if they were not
+    read to the end.
     """
 
     num_entries: int = 0
@@ -82,6 +85,7 @@ class Seen(msgspec.Struct):
     num_orphans: int = 0
     furthest: dict[int, int] = {}
     note: str = ""
+    exchanges: Records | None = None
 
 
 class ShardCheck:
@@ -130,11 +134,13 @@ class ShardCheck:
         self._trees = Trees(self._tell)
         self._items = Items(stored, self._sum_seed)
         self._settlement = Settlement(self._book_seed, self._tell)
+        self._exchanges = Exchanges()
         self._payloads = Payloads(self._store, self._tell)
         self._repeats = Repeats(look.size, stored.seed)
         self._check_entries(look)
         others = np.flatnonzero(self._forms.furthest).tolist()
         self._seen.furthest = {other: int(self._forms.furthest[other]) - 1 for other in others if other != look.shard}
+        self._seen.exchanges = self._exchanges.records()
         self._check_all(look)
 
     def _stored_index(self) -> StoredIndex:
@@ -218,6 +224,7 @@ class ShardCheck:
         self._forms.check(rows, begin)
         self._items.add(rows, begin, self._repeats.keys[begin : begin + len(rows)])
         self._settlement.replay(rows, begin)
+        self._exchanges.collect(rows, begin)
         self._payloads.check(rows, begin)
 
     def _check_roots(self, look: _Look) -> None:
@@ -231,6 +238,9 @@ class ShardCheck:
         """What can only be said once all entries were seen."""
         self._at("its entries once more, or what comes after them")
         self._settlement.finish()
+        exchanges = self._exchanges.records()
+        if len(exchanges) and (held := self._settlement.held()) is not None:
+            check_ends(exchanges, held, self._tell)
         self._items.finish(self._read, look.size, BLOCK_ENTRIES, self._tell)
         claims, has_repeats = self._settlement.claims(), self._repeats.finish()
         if claims.num_claims or has_repeats:

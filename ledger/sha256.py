@@ -223,14 +223,16 @@ def _write(state: Any, out: Any) -> None:
 def leaf_hashes(entries: NDArray[np.uint8]) -> Hashes:
     """uint8[n, 240] -> uint8[n, 32], the RFC 6962 leaf hash of every entry. Releases the interpreter lock."""
     assert entries.shape[1] == ENTRY_BYTES
-    out = np.empty((len(entries), HASH_BYTES), np.uint8)
-    _hash_rows(0, np.ascontiguousarray(entries), out)
-    return out
+    return prefixed_hashes(0, entries)
 
 
 def node_hashes(children: Hashes) -> Hashes:
     """uint8[2n, 32] -> uint8[n, 32], the RFC 6962 node over every pair. Releases the interpreter lock."""
-    pairs = np.ascontiguousarray(children).reshape(-1, 2 * HASH_BYTES)
-    out = np.empty((len(pairs), HASH_BYTES), np.uint8)
-    _hash_rows(1, pairs, out)
+    return prefixed_hashes(1, np.ascontiguousarray(children).reshape(-1, 2 * HASH_BYTES))
+
+
+def prefixed_hashes(prefix: int, rows: NDArray[np.uint8]) -> Hashes:
+    """uint8[n, w] -> uint8[n, 32], the SHA-256 of a byte and a row, for every row. Releases the interpreter lock."""
+    out = np.empty((len(rows), HASH_BYTES), np.uint8)
+    _hash_rows(prefix, np.ascontiguousarray(rows), out)
     return out

@@ -22,7 +22,7 @@ import numpy as np
 
 from ledger.entry import ENTRY_BYTES
 from ledger.errors import EntryNotFound, LogMismatch, ReceiptInvalid
-from ledger.files import create_once, hold_lock, refusal_is_named, sync_directory
+from ledger.files import create_once, hold_lock, make_directory
 from ledger.note import Checkpoint, read_checkpoint
 from ledger.replace import replace_file
 from ledger.tree import TILE_HASHES, TILE_LEVELS, Edge
@@ -190,7 +190,7 @@ def export(directory: Path, source: Source) -> Checkpoint:
         LedgerFull: no room; the directory still serves its old checkpoint.
     Cost: two disk flushes a tile.
     """
-    _make_directories(directory)
+    make_directory(directory)
     lock = hold_lock(directory / EXPORT_LOCK, wait_s=0)
     try:
         note = source.checkpoint()
@@ -225,7 +225,7 @@ def _exported_size(directory: Path, source: Source, checkpoint: Checkpoint) -> i
 
 def _publish(file: Path, data: bytes) -> None:
     """Create a tile's file. One that is there was left by an interrupted export of the same log, or is not ours."""
-    _make_directories(file.parent)
+    make_directory(file.parent)
     if not create_once(file, data, 0o644) and file.read_bytes() != data:
         raise _mismatch(file, "the file holds another log's tile")
 
@@ -236,15 +236,6 @@ def _remove_superseded(directory: Path, old_size: int, new_size: int) -> None:
         widths = (directory / tile.path).parent
         if num_hashes(tile.level, new_size) >= tile.begin + TILE_HASHES and widths.is_dir():
             shutil.rmtree(widths)
-
-
-def _make_directories(path: Path) -> None:
-    """Make a directory and those above it, durably."""
-    if not path.is_dir():
-        _make_directories(path.parent)
-        with refusal_is_named(path):
-            path.mkdir(exist_ok=True)
-            sync_directory(path.parent)
 
 
 def _not_found(path: str, what: str) -> EntryNotFound:

@@ -1,5 +1,6 @@
 """Edge shards written offline join the ledger: as a whole, without conflict, and in one history only."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ledger import adopt as adopt_module
-from ledger.adopt import ADOPTED_DIR, Adopter, edge_signer, furthest_parents
+from ledger.adopt import ADOPTED_DIR, Adopter, edge_signer
 from ledger.entry import Entries, Kind, from_bytes, zeros
 from ledger.errors import (
     LedgerCorrupt,
@@ -24,14 +25,18 @@ from ledger.errors import (
     UnknownParent,
 )
 from ledger.files import hold_lock
+from ledger.fsck import check
+from ledger.fsck_afresh import check_afresh, found_in
 from ledger.log import open_keys, shard_path
 from ledger.note import Policy, Signer, VerifierKey, add_cosignatures, open_checkpoint_with_policy
 from ledger.peer import recorded_peer
+from ledger.reader import Reader
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.shard import Shard
 from ledger.stored import StoredLog
 from ledger.superlog import SuperLog, View, verify_chain
+from ledger.writer import Publishing
 
 NOW_S = 1_700_000_000
 LOG_NAME = "example.org/log"
@@ -47,6 +52,12 @@ def entries_with(ids: Sequence[int], parents: Sequence[tuple[int, int]] = ()) ->
     for place, (shard, index) in enumerate(parents):
         entries["parent_shards"][:, place], entries["parent_indices"][:, place] = shard, index
     return entries
+
+
+@pytest.fixture(autouse=True)
+def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter for each check takes two seconds; that it is asked for, some tests see to."""
+    monkeypatch.setattr(adopt_module, "check_afresh", found_in)
 
 
 class Edge:
@@ -72,6 +83,19 @@ class Edge:
             for batch in batches:
                 assert (shard.append(batch).results == Result.OK).all()
             return shard.receipt(0)
+
+    def crash(self, path: Path, *batches: Entries, publishing: Publishing = Publishing()) -> "Edge":  # noqa: B008
+        """Sequence some batches; the edge's directory as a crash leaves it then."""
+        now_ns = itertools.count(NOW_S * 10**9 + 1000).__next__
+        with Shard.open(
+            self.shard_path, self.number, self.signer, now_ns, entropy=os.urandom, publishing=publishing
+        ) as shard:
+            shard.cover(3, 100)
+            for batch in batches:
+                assert (shard.sequence(batch).results == Result.OK).all()
+            if publishing != Publishing():
+                shard.integrate()
+            return self.copy(path)
 
     def copy(self, path: Path) -> "Edge":
         shutil.copytree(self.path, path)
@@ -282,6 +306,55 @@ def test_an_edge_in_which_a_byte_differs_is_not_adopted(edge: Edge, adopter: Ado
     assert (adopter.adopted(), home.tree_size) == ({}, 3)
 
 
+def test_an_edge_is_checked_in_a_process_that_is_not_forked(
+    edge: Edge, adopter: Adopter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adopt_module, "check_afresh", check_afresh)
+    monkeypatch.setattr(os, "fork", None)
+    edge.write(entries_with(range(1, 9)))
+    assert adopter.adopt(edge.shard_path, NOW_S).checkpoint.tree_size == 8
+
+
+def test_an_edge_that_crashed_is_adopted_once_its_last_entries_are_in_its_store(
+    edge: Edge, adopter: Adopter, tmp_path: Path
+) -> None:
+    edge.write(entries_with(range(1, 5)))
+    crashed = edge.crash(tmp_path / "crashed", entries_with(range(5, 8)))
+    with pytest.raises(LedgerCorrupt, match="3 entries are in its write-ahead log only"):
+        adopter.adopt(crashed.shard_path, NOW_S)
+    assert adopter.adopted() == {}
+    crashed.write()
+    adopter.adopt(crashed.shard_path, NOW_S)
+    assert adopter.adopted() == {EDGE: 7}
+
+
+def test_what_is_kept_of_an_edge_with_a_write_ahead_log_is_whole(
+    edge: Edge, home: Shard, adopter: Adopter, tmp_path: Path
+) -> None:
+    for first in (1, 5):
+        edge.crash(tmp_path / str(first), entries_with(range(first, first + 4)))
+        edge.write()
+        adopter.adopt(edge.shard_path, NOW_S)
+    kept = shard_path(tmp_path / "log" / ADOPTED_DIR, EDGE)
+    assert found_in(kept, edge.signer.key).problems == ()
+    home.close()
+    report = check(tmp_path / "log", [*open_keys(tmp_path / "log", LOG_NAME, 2).verifier_keys[:1]])
+    assert (report.problems, report.num_entries) == ((), 3 + 2 + 8)
+
+
+def test_an_edge_with_more_than_its_checkpoint_covers_is_refused(edge: Edge, adopter: Adopter, tmp_path: Path) -> None:
+    """Nobody would look at those entries, but readers of the adopted copy would see them."""
+    edge.write(entries_with(range(1, 5)))
+    lazy = Publishing(1000, 10**9)
+    unsigned = edge.crash(tmp_path / "unsigned", entries_with(range(5, 9), [(3, 50)]), publishing=lazy)
+    with Reader.open(unsigned.shard_path) as reader:
+        assert (reader.tree_size, reader.checkpoint().splitlines()[1]) == (8, "4")
+    with pytest.raises(LedgerCorrupt, match="leaves out 4 entries"):
+        adopter.adopt(unsigned.shard_path, NOW_S)
+    assert adopter.adopted() == {}
+    assert not shard_path(tmp_path / "log" / ADOPTED_DIR, EDGE).exists()
+
+
 @pytest.mark.parametrize("parent", [(0, 3), (1, 0), (99, 0)])
 def test_a_parent_that_the_home_does_not_have_is_refused(
     edge: Edge, home: Shard, adopter: Adopter, parent: tuple[int, int]
@@ -295,7 +368,6 @@ def test_a_parent_that_the_home_does_not_have_is_refused(
 def test_parents_in_the_home_and_in_the_edge_itself_are_fine(edge: Edge, home: Shard, adopter: Adopter) -> None:
     edge.write(entries_with([1]), entries_with([2], [(0, 2), (EDGE, 0)]), covered=(0, 3))
     with StoredLog(edge.shard_path) as log:
-        assert furthest_parents(log) == {0: 2, EDGE: 0}
         assert from_bytes(log.read_entries(1, 2))["shard"][0] == EDGE
     adopter.adopt(edge.shard_path, NOW_S)
     assert adopter.adopted() == {EDGE: 2}
@@ -324,29 +396,59 @@ def test_an_edge_directory_has_one_number_for_ever(edge: Edge, tmp_path: Path) -
 # ---- crashes
 
 
-@pytest.mark.parametrize("step", ["_keep", "add_checkpoint", "append"])
-def test_an_adoption_that_was_cut_off_is_finished_by_the_next(
-    edge: Edge, home: Shard, open_adopter: Callable[..., Adopter], monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    edge.write(entries_with(range(1, 5)))
-    adopter = open_adopter()
-    adopter.adopt(edge.shard_path, NOW_S)
-    edge.write(entries_with(range(5, 9)))
+def cut_off(edge: Edge, adopter: Adopter, home: Shard, step: str) -> None:
+    """Adopt 4 entries, and 8 up to a step, as a crash cuts it off; `home` then is as after a start."""
 
     def cut(*_: object) -> None:
         raise LedgerFull("no room", where="here", fix="Make room.")
 
-    with monkeypatch.context() as broken:
+    edge.write(entries_with(range(1, 5)))
+    adopter.adopt(edge.shard_path, NOW_S)
+    edge.write(entries_with(range(5, 9)))
+    with pytest.MonkeyPatch.context() as broken:
         owner = {"_keep": adopt_module, "add_checkpoint": adopt_module.Witness, "append": Shard}[step]
         broken.setattr(owner, step, cut)
         with pytest.raises(LedgerFull):
             adopter.adopt(edge.shard_path, NOW_S)
-    home._writer._covered[:] = 0  # as after a start
-    again = open_adopter()
-    assert home.append(entries_with([100], [(EDGE, 7)])).results.tolist() == [Result.UNKNOWN_PARENT]
-    adoption = again.adopt(edge.shard_path, NOW_S)
-    assert (adoption.checkpoint.tree_size, again.adopted()) == (8, {EDGE: 8})
+    assert adopter.adopted() == {EDGE: 4}
+    home._writer._covered[:] = 0
+
+
+@pytest.mark.parametrize(("step", "tree_size"), [("_keep", 4), ("add_checkpoint", 8), ("append", 8)])
+def test_an_adoption_that_was_cut_off_once_its_copy_was_kept_is_finished_at_the_next_start(
+    edge: Edge, home: Shard, open_adopter: Callable[..., Adopter], tmp_path: Path, step: str, tree_size: int
+) -> None:
+    cut_off(edge, open_adopter(), home, step)
+    adopter = open_adopter()
+    assert adopter.adopted() == {EDGE: tree_size}
+    assert home.append(entries_with([100], [(EDGE, tree_size - 1)])).results.tolist() == [Result.OK]
+    assert home.append(entries_with([101], [(EDGE, tree_size)])).results.tolist() == [Result.UNKNOWN_PARENT]
+    num_records = home.tree_size
+    assert open_adopter().adopted() == {EDGE: tree_size}
+    assert home.tree_size == num_records
+    home.close()
+    assert check(tmp_path / "log", open_keys(tmp_path / "log", LOG_NAME, 2).verifier_keys[:1]).problems == ()
+
+
+@pytest.mark.parametrize("step", ["_keep", "add_checkpoint", "append"])
+def test_an_adoption_that_was_cut_off_is_finished_by_the_next(
+    edge: Edge, home: Shard, open_adopter: Callable[..., Adopter], step: str
+) -> None:
+    adopter = open_adopter()
+    cut_off(edge, adopter, home, step)
+    adoption = adopter.adopt(edge.shard_path, NOW_S)
+    assert (adoption.checkpoint.tree_size, adopter.adopted()) == (8, {EDGE: 8})
     assert home.append(entries_with([100], [(EDGE, 7)])).results.tolist() == [Result.OK]
+
+
+def test_what_was_adopted_before_is_known_when_what_was_cut_off_cannot_be_finished(
+    edge: Edge, home: Shard, open_adopter: Callable[..., Adopter], tmp_path: Path
+) -> None:
+    cut_off(edge, open_adopter(), home, "append")
+    (shard_path(tmp_path / "log" / ADOPTED_DIR, EDGE) / "data.mdb").unlink()
+    assert open_adopter().adopted() == {EDGE: 4}
+    assert home.append(entries_with([100], [(EDGE, 3)])).results.tolist() == [Result.OK]
+    assert home.append(entries_with([101], [(EDGE, 4)])).results.tolist() == [Result.UNKNOWN_PARENT]
 
 
 def test_an_adopter_that_lost_its_memory_does_not_start(

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from fsck_logs import append, item, keys_of_log, open_shard
 
+from ledger import adopt as adopt_module
 from ledger.adopt import Adopter, edge_signer
 from ledger.fsck import Report, check, check_shard
+from ledger.fsck_afresh import found_in
 from ledger.fsck_files import check_begun, check_key_file, own_keys
 from ledger.fsck_report import Findings
 from ledger.log import ADOPTED_DIR, begun_path, shard_path
@@ -18,6 +20,12 @@ from ledger.store import DATA_FILE
 
 NOW_S = 1_700_000_000
 EDGE = 17
+
+
+@pytest.fixture(autouse=True)
+def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter for each adoption takes two seconds."""
+    monkeypatch.setattr(adopt_module, "check_afresh", found_in)
 
 
 @pytest.fixture
@@ -50,6 +58,11 @@ def adopt(log: Path, edge: Path, signer: Signer) -> None:
         Adopter(log, home, [signer.key], lambda: {0: home.tree_size, 1: 3}, entropy=bytes).adopt(
             shard_path(edge, EDGE), NOW_S
         )
+
+
+def put_in_place(log: Path, edge: Path) -> None:
+    """Replace an adopted copy by an edge's file, past its adopter."""
+    shutil.copy(shard_path(edge, EDGE) / DATA_FILE, shard_path(log / ADOPTED_DIR, EDGE) / DATA_FILE)
 
 
 def lines(report: Report) -> list[str]:
@@ -171,7 +184,10 @@ def test_an_adopted_shard_in_anothers_place_is_found(log: Path, edge: tuple[Path
     path, signer = edge
     adopt(log, path, signer)
     shard_path(log / ADOPTED_DIR, EDGE).rename(shard_path(log / ADOPTED_DIR, EDGE + 1))
-    assert lines(check(log)) == ["adopted/shard-018: it is the shard of 'mintage.local/shard-17'"]
+    assert lines(check(log)) == [
+        "adopted/shard-017: it does not have the 3 entries that the log has recorded; adopt it again",
+        "adopted/shard-018: it is the shard of 'mintage.local/shard-17'",
+    ]
 
 
 def test_another_history_in_the_place_of_what_was_adopted_is_found(
@@ -181,12 +197,38 @@ def test_another_history_in_the_place_of_what_was_adopted_is_found(
     path, signer = edge
     adopt(log, path, signer)
     fill_edge(tmp_path / "again", signer, 7)
-    shutil.copy(shard_path(tmp_path / "again", EDGE) / DATA_FILE, shard_path(log / ADOPTED_DIR, EDGE) / DATA_FILE)
-    expected = (
-        "adopted/shard-017: no shard of the log has recorded its checkpoint; adopt it again if that was cut short"
-    )
+    fill_edge(tmp_path / "again", signer, 20)
+    put_in_place(log, tmp_path / "again")
+    expected = "adopted/shard-017: it does not have the 3 entries that the log has recorded; adopt it again"
     assert lines(check(log)) == [expected]
     assert lines(check(log, [*keys_of_log(log).verifier_keys, str(signer.key)])) == [expected]
+
+
+def test_an_adopted_shard_that_was_put_back_or_deleted_is_found(
+    log: Path, edge: tuple[Path, Signer], tmp_path: Path
+) -> None:
+    path, signer = edge
+    adopt(log, path, signer)
+    shutil.copytree(path, tmp_path / "before")
+    fill_edge(path, signer, 4)
+    adopt(log, path, signer)
+    expected = "adopted/shard-017: it does not have the 6 entries that the log has recorded; adopt it again"
+    put_in_place(log, tmp_path / "before")
+    assert lines(check(log)) == [expected]
+    shutil.rmtree(shard_path(log / ADOPTED_DIR, EDGE))
+    assert lines(check(log)) == [expected]
+    shutil.rmtree(log / ADOPTED_DIR)
+    assert lines(check(log)) == [expected]
+
+
+def test_an_adopted_shard_that_goes_on_beyond_what_was_recorded_is_found(log: Path, edge: tuple[Path, Signer]) -> None:
+    path, signer = edge
+    adopt(log, path, signer)
+    fill_edge(path, signer, 4)
+    put_in_place(log, path)
+    assert lines(check(log)) == [
+        "adopted/shard-017: no shard of the log has recorded its checkpoint; adopt it again if that was cut short"
+    ]
 
 
 def test_shards_are_checked_at_once_and_reported_in_their_order(log: Path) -> None:
