@@ -22,6 +22,7 @@ own (it would have to prove its crash safety first).
 import errno
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,8 @@ _OTHER_FILES = frozenset({DATA_FILE, NEW_FILE, LOCK_FILE, READERS_FILE, "lost+fo
 _REPEAT = "Close the shard, open it again and repeat the call; repeats are harmless."
 _OPEN_AGAIN = "See to what it says, then open the shard again."
 _GROWTH_PROBE_BYTES = 64 * 1024
+_LOOKS_MAX = 10
+_PAUSE_S = 0.02
 _INDEX = struct.Struct(">Q")
 _NODE = struct.Struct(">BQ")
 _SEGMENT = struct.Struct(">QI")
@@ -394,7 +397,7 @@ def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:
         environment.reader_check()
         if complete:
             _complete(environment, path)
-        elif (num_bytes := _missing_bytes(environment, path)) > 0:
+        elif (num_bytes := _missing_for_long(environment, path)) > 0:
             raise LedgerCorrupt(
                 f"the file ends {num_bytes} bytes before its last page",
                 where=str(path / DATA_FILE),
@@ -425,6 +428,15 @@ def _missing_bytes(environment: Any, path: Path) -> int:
     """How far the file ends before the last page that the environment knows."""
     num_bytes: int = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     return num_bytes - (path / DATA_FILE).stat().st_size
+
+
+def _missing_for_long(environment: Any, path: Path) -> int:
+    """The same; but a busy owner, which sees to it right after its commit, gets some time for that."""
+    for _ in range(_LOOKS_MAX):
+        if (num_bytes := _missing_bytes(environment, path)) <= 0:
+            break
+        time.sleep(_PAUSE_S)
+    return num_bytes
 
 
 def _complete(environment: Any, path: Path) -> None:

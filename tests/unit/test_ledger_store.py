@@ -334,3 +334,20 @@ def test_an_empty_file_is_no_store_to_who_only_reads(tmp_path: Path) -> None:
     with pytest.raises(LedgerCorrupt, match=DATA_FILE):
         Store.open_readonly(path)
     assert [each.name for each in path.iterdir()] == [DATA_FILE], "it has made nothing"
+
+
+@pytest.mark.parametrize("num_looks", [1, 3, 1000])
+def test_a_file_that_ends_too_early_is_one_that_was_cut_off_only_if_it_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_looks: int
+) -> None:
+    """Right after a commit, before the owner has let it reach to its last page, it may end earlier."""
+    with closing(Store.open(tmp_path, map_bytes=1 << 24, lock_wait_s=0)) as store:
+        append_rows(store, 3)
+    missing = iter([4096] * num_looks + [0])
+    monkeypatch.setattr("ledger.store._missing_bytes", lambda *_: next(missing))
+    if num_looks < 10:
+        with closing(Store.open_readonly(tmp_path)) as store, store.read() as snapshot:
+            assert snapshot.entries(0, 3, WIDTH) == items(0, 3)
+    else:
+        with pytest.raises(LedgerCorrupt, match="ends 4096 bytes before its last page"):
+            Store.open_readonly(tmp_path)
