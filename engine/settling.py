@@ -113,25 +113,41 @@ class Settlement:
 
         Raises:
             NotFound: there is none of this id.
+            LedgerError, MintageError: none was found, and a shard could not be asked.
         """
-        call = StandingOf(bytes.fromhex(account_id))
-        found = await asyncio.gather(*(self.shards.call(shard, call) for shard in range(self.shards.num_shards)))
-        for shard, standing in enumerate(found):
-            if standing is not None:
-                balance = standing.balance
-                return AccountStatus(
-                    id=account_id,
-                    owner=standing.owner.hex(),
-                    currency=balance.currency,
-                    limit=limit_of(balance.flags),
-                    debits_pending=balance.debits_pending,
-                    debits_posted=balance.debits_posted,
-                    credits_pending=balance.credits_pending,
-                    credits_posted=balance.credits_posted,
-                    shard=shard,
-                    index=balance.index,
-                )
+        call, away = StandingOf(bytes.fromhex(account_id)), None
+        asked = [asyncio.create_task(self._standing(shard, call)) for shard in range(self.shards.num_shards)]
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    if status := await answer:
+                        return status
+                except (LedgerError, MintageError) as error:
+                    away = error
+        finally:
+            for task in asked:
+                task.cancel()
+        if away is not None:
+            raise away
         raise NotFound(f"no account has the id {account_id}", where="account_id", fix="Open it first.")
+
+    async def _standing(self, shard: int, call: StandingOf) -> AccountStatus | None:
+        standing = await self.shards.call(shard, call)
+        if standing is None:
+            return None
+        balance = standing.balance
+        return AccountStatus(
+            id=call.account.hex(),
+            owner=standing.owner.hex(),
+            currency=balance.currency,
+            limit=limit_of(balance.flags),
+            debits_pending=balance.debits_pending,
+            debits_posted=balance.debits_posted,
+            credits_pending=balance.credits_pending,
+            credits_posted=balance.credits_posted,
+            shard=shard,
+            index=balance.index,
+        )
 
     async def exchange(self, body: ExchangeBody) -> Exchanged:
         """Give an asset for money: all of it, or nothing. Once begun it goes on, whether or not anybody waits.

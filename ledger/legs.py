@@ -83,8 +83,12 @@ def told(requests: Sequence[Request], results: Sequence[int]) -> list[Answer]:
 
 
 def outcome(results: Sequence[int]) -> Result:
-    """What became of a chain, from the result of each entry."""
-    return Result(next((code for code in results if code not in (Result.OK, Result.LINKED_EVENT_FAILED)), Result.OK))
+    """What became of a chain, from the result of each entry. It exists if all of it does; a part of it that does is
+    none of this exchange's doing."""
+    codes = set(results)
+    reasons = (code for code in results if code not in (Result.OK, Result.EXISTS, Result.LINKED_EVENT_FAILED))
+    done = Result.EXISTS if codes == {Result.EXISTS} else Result.OK
+    return Result(next(reasons, done if len(codes) == 1 else Result.LINKED_EVENT_FAILED))
 
 
 def items(request: Request) -> list[tuple[Entry, Payload]]:

@@ -31,8 +31,10 @@ _ZERO_WORD = bytes(_WORD_BYTES)
 _KIND, _LENGTH, _META = _FIELDS["kind"][1], _PLACES["num_bytes"], _PLACES["meta_hash"]
 _LENGTH_WORD, _META_WORD = _PLACES["num_bytes"] // _WORD_BYTES, _PLACES["meta_hash"] // _WORD_BYTES
 _HASH_WORDS = HASH_BYTES // _WORD_BYTES
-_KINDS = frozenset(map(int, KINDS_WITH_CONTENT | {Kind.DECISION}))
-_NAMES_CONTENT = np.isin(np.arange(256), sorted(_KINDS))  # by number of the kind
+KINDS_WITH_PAYLOAD = frozenset(map(int, KINDS_WITH_CONTENT | {Kind.DECISION}))
+"""Those whose length and hash are of a content that lies beside them."""
+
+_NAMES_CONTENT = np.isin(np.arange(256), sorted(KINDS_WITH_PAYLOAD))  # by number of the kind
 
 CONTENT, META = 1, 2
 """Which payloads: a sum of these."""
@@ -90,7 +92,7 @@ def _named(data: bytes | memoryview) -> bytes:
 
 def _named_by(data: bytes | memoryview) -> int:
     """Which payloads one entry names."""
-    names_content = data[_KIND] in _KINDS and data[_LENGTH : _LENGTH + _WORD_BYTES] != _ZERO_WORD
+    names_content = data[_KIND] in KINDS_WITH_PAYLOAD and data[_LENGTH : _LENGTH + _WORD_BYTES] != _ZERO_WORD
     return (CONTENT if names_content else 0) | (META if data[_META : _META + HASH_BYTES] != ZERO_HASH else 0)
 
 

@@ -54,6 +54,8 @@ def _form(row: Any, entry: Any, flags: Any) -> int:
             return Result.NOT_CANONICAL
     if entry.kind < 1 or entry.kind > _KIND_MAX or entry.amount > _AMOUNT_MAX or entry.num_parents > PARENTS_MAX:
         return Result.NOT_CANONICAL
+    if entry.kind == Kind.DECISION and entry.amount > 1:  # it happens, or it does not
+        return Result.NOT_CANONICAL
     for place in range(PARENTS_MAX):
         if place >= entry.num_parents:
             if entry.parent_indices[place] or entry.parent_shards[place]:

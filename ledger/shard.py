@@ -14,7 +14,6 @@ from ledger.book import DUE_MAX, Balance, Book
 from ledger.entry import (
     ENTRY_BYTES,
     HASH_BYTES,
-    KINDS_WITH_CONTENT,
     ZERO_HASH,
     Entries,
     Entry,
@@ -34,7 +33,7 @@ from ledger.index import Sizes
 from ledger.log import shard_of_origin
 from ledger.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
 from ledger.note import Signer
-from ledger.payload import Payload
+from ledger.payload import KINDS_WITH_PAYLOAD, Payload
 from ledger.reader import Reader
 from ledger.receipt import Receipt
 from ledger.result import Result
@@ -252,7 +251,7 @@ class Shard:
             LedgerCorrupt: the stored bytes are not those that were recorded, or they are gone without an erasure.
         """
         entry, data, _ = self._payload(index)
-        is_here = entry.kind in KINDS_WITH_CONTENT and entry.num_bytes > 0
+        is_here = entry.kind in KINDS_WITH_PAYLOAD and entry.num_bytes > 0
         return self._checked(data, entry, entry.content_hash, f"content of entry {index}", is_here)
 
     def meta(self, index: int) -> bytes:

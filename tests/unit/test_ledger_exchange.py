@@ -29,13 +29,14 @@ from exchanging import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from shards import open_shard
 
 from ledger.coordinator import ROUNDS_MAX, Send, conclude, to_shards, unfinished
 from ledger.decision import Answer, Progress, Request, Stage, after, begin, requests, resume
 from ledger.entry import AMOUNT_MAX, ZERO_ID, Entry, Flag, Kind
 from ledger.errors import EntryInvalid, LedgerCorrupt
 from ledger.exchange import BASIS_POINTS, ROYALTIES_MAX, Account, Exchange, Royalty, clearing_id, decode
-from ledger.legs import answers, columns, decision_id, items
+from ledger.legs import answers, columns, decision_id, items, outcome
 from ledger.payload import Payload, canonical_json
 from ledger.payments import paid_for
 from ledger.result import Result
@@ -451,3 +452,25 @@ def test_live_tells_the_pending_transfers_from_an_index_on(market: Market) -> No
     assert shard.live() == [first, first + 2, first + 3]
     assert shard.live(first + 1) == [first + 2, first + 3]
     assert shard.live(num_max=1) == [first]
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([Result.OK, Result.OK], Result.OK),
+        ([Result.EXISTS, Result.EXISTS], Result.EXISTS),
+        ([Result.EXISTS, Result.LINKED_EVENT_FAILED], Result.LINKED_EVENT_FAILED),
+        ([Result.LINKED_EVENT_FAILED, Result.EXCEEDS_CREDITS], Result.EXCEEDS_CREDITS),
+        ([Result.EXISTS_WITH_DIFFERENT_FLAGS], Result.EXISTS_WITH_DIFFERENT_FLAGS),
+    ],
+)
+def test_a_chain_is_done_only_if_all_of_it_is(results: list[Result], expected: Result) -> None:
+    assert outcome(results) == expected
+
+
+def test_a_decision_says_that_it_happens_or_that_it_does_not(tmp_path: Path) -> None:
+    """Else one coordinator could read it as the one, and another as the other."""
+    with open_shard(tmp_path) as shard:
+        entries = [Entry(kind=Kind.DECISION, id=id_of(f"decision {amount}"), amount=amount) for amount in range(3)]
+        results = shard.append(columns(entries)).results.tolist()
+    assert results == [Result.OK, Result.OK, Result.NOT_CANONICAL]

@@ -12,7 +12,7 @@ from money_world import EUR, GBP, NUM_SHARDS, SECOND_NS, USD, World
 from actors.hop import encode
 from engine.admission import converted
 from engine.calls import Append, Call, Carry, CommitMoment, R, decode_call
-from engine.errors import IdempotencyConflict, InvalidRequest, NotFound
+from engine.errors import IdempotencyConflict, InvalidRequest, NotFound, Unavailable
 from engine.money import (
     HOLD_S_MAX,
     AccountsBody,
@@ -288,8 +288,11 @@ class Failing:
         self.shards = shards
         self.num_shards = NUM_SHARDS
         self.stages: set[Stage] = set()
+        self.away: int | None = None
 
     async def call(self, shard: int, call: Call[R]) -> R:
+        if shard == self.away:
+            raise Unavailable("it is away", where=f"shard {shard}", fix="Wait.")
         if isinstance(call, Carry) and call.requests[0].stage in self.stages:
             raise LedgerFull("no room", where=f"shard {shard}", fix="Make some.")
         return await self.shards.call(shard, call)
@@ -302,6 +305,20 @@ def failing(world: World, monkeypatch: pytest.MonkeyPatch) -> Failing:
     monkeypatch.setattr("engine.settling._pause", no_pause)
     world.settlement.shards = Failing(world.shards)
     return world.settlement.shards
+
+
+async def test_an_account_can_be_read_though_another_shard_is_away(world: World, failing: Failing) -> None:
+    (account,) = await world.accounts("acme", "main")
+    failing.away = 1 - MONEY_HOME
+    assert (await world.settlement.account(account)).shard == MONEY_HOME
+    with pytest.raises(Unavailable, match="it is away"):
+        await world.settlement.account("ab" * 16)  # it may be there
+    failing.away = MONEY_HOME
+    with pytest.raises(Unavailable, match="it is away"):
+        await world.settlement.account(account)
+    failing.away = None
+    with pytest.raises(NotFound):
+        await world.settlement.account("ab" * 16)
 
 
 async def finish(world: World) -> int:
