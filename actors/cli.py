@@ -41,6 +41,7 @@ from ledger.policy import parse_policy
 URL_DEFAULT = "http://127.0.0.1:8000"
 DEMO_DEADLINE_S = 900.0  # whatever the tier: a slow machine should show assets, not deadlines
 INTERRUPTED = 130  # the shell's code for Ctrl-C before there was a result
+NAP_S = 1.0  # signal.pause would sleep through a signal that comes just before it
 AGAIN_S_MIN = 1.0  # a wrapper may pass on the signal that the terminal gave us already (GNU timeout does)
 R = TypeVar("R")
 
@@ -96,7 +97,8 @@ def serve(config: Config, products: list[Product], *, once: bool, as_json: bool)
         print_addresses(say, url, checkpoints, config)
         if not once:
             say.print("Serving until Ctrl-C.")
-            signal.pause()
+            while True:
+                time.sleep(NAP_S)
     except KeyboardInterrupt:
         pass
     finally:

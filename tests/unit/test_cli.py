@@ -243,7 +243,8 @@ def test_fsck_with_keys_that_are_not_there_is_a_named_error(ledger: Path, tmp_pa
     assert (error["code"], error["where"]) == ("invalid_request", str(tmp_path / "none"))
 
 
-# `mintage run` with an engine that is one process deaf to signals, and whose stop takes for ever.
+# `mintage run` with an engine that is one process deaf to signals, and whose stop takes for ever (in short sleeps: a
+# signal that comes just before a long one would wait for its end).
 STUCK = """
 import signal, subprocess, sys, time, types
 
@@ -256,7 +257,7 @@ def start(config):
 
 application = types.ModuleType("actors.app")
 application.start = start
-application.stop = lambda: time.sleep(600)
+application.stop = lambda: [time.sleep(0.1) for _ in range(6000)]
 sys.modules["actors.app"] = application
 from actors import cli
 cli.prepare_model = lambda config: None

@@ -5,7 +5,17 @@ from typing import get_args
 
 import pytest
 
-from engine.errors import BY_CODE, ErrorBody, MintageError, Refused, Unavailable, describe, http_status, rebuild
+from engine.errors import (
+    BY_CODE,
+    RETRY_LATER,
+    ErrorBody,
+    MintageError,
+    Refused,
+    Unavailable,
+    describe,
+    http_status,
+    rebuild,
+)
 from gate.errors import PolicyCode, PolicyError
 from ledger import errors as ledger_errors
 
@@ -89,7 +99,7 @@ def test_an_error_of_another_package_is_rebuilt_with_the_status_of_its_body(code
     error = rebuild(body)
     assert error.body == body
     assert error.http_status == http_status(body)
-    assert isinstance(error, Unavailable) == (code in ("ledger_full", "ledger_read_only", "ledger_locked"))
+    assert isinstance(error, Unavailable) == (code in RETRY_LATER)
     assert type(pickle.loads(pickle.dumps(error))) is type(error)
 
 

@@ -55,7 +55,7 @@ def test_every_kind_passes_with_largest_numbers(kind: Kind) -> None:
         tier=255,
         code=2**16 - 1,
         currency=2**32 - 1,
-        amount=AMOUNT_MAX,
+        amount=1 if kind == Kind.DECISION else AMOUNT_MAX,
         num_bytes=2**64 - 1,
         owner=b"\xff" * 16,
         subject=b"\xff" * 16,
@@ -66,6 +66,11 @@ def test_every_kind_passes_with_largest_numbers(kind: Kind) -> None:
         time_ns=2**64 - 1,
     )
     assert results_of(entry) == [Result.OK]
+
+
+def test_a_decision_is_yes_or_no() -> None:
+    no, yes, neither = (Entry(kind=Kind.DECISION, id=id_of(9 + amount), amount=amount) for amount in range(3))
+    assert results_of(no, yes, neither) == [Result.OK, Result.OK, Result.NOT_CANONICAL]
 
 
 @pytest.mark.parametrize("place", [73, *range(224, 240)])
