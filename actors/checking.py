@@ -2,8 +2,9 @@
 
 0    everything is as it must be
 1    something is not: each problem is on a line of its own, where it is and what
-2    nothing was checked: the command, the directory or the file of keys cannot be used
-3    the check has a defect: its traceback is above
+2    not checked: the command, the directory or the file of keys cannot be used, or a shard cannot be opened by this
+     user, or not now, and nothing is wrong with the others
+3    the check has a defect: its traceback is above, and what it found elsewhere is told
 130  Ctrl-C
 """
 
@@ -34,7 +35,7 @@ def fsck(
 ) -> None:
     """Check a ledger, which may be in use: every file, page, entry, hash, root, signature, parent, balance and content.
 
-    Exit code 0: clean; 1: there are problems, and each is told; 2: it could not be checked at all; 3: the check itself
+    Exit code 0: clean; 1: there are problems, and each is told; 2: it could not be checked; 3: the check itself
     has a defect; 130: interrupted.
     """
     with errors_shown(as_json, NOT_CHECKED):
@@ -43,6 +44,8 @@ def fsck(
     try:
         found = checked(path, keys)
     except CheckFailed as error:
+        if error.report is not None:
+            print_json(error.report) if as_json else show(error.report)
         err.print(f"[bold red]{plain(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(DEFECT) from error
     except KeyboardInterrupt:
@@ -51,6 +54,8 @@ def fsck(
         print_json(found)
     else:
         show(found)
+    if found.not_checked and not found.problems:
+        raise typer.Exit(NOT_CHECKED)
     raise typer.Exit(CLEAN if found.ok else DAMAGED)
 
 
@@ -97,10 +102,15 @@ def checked(path: Path, keys: list[str] | None) -> Report:
 
 
 def show(found: Report) -> None:
-    """Each problem on a line, and the verdict."""
+    """Each problem on a line, and what was not checked; and the verdict."""
     for problem in found.problems:
         out.print(f"[red]{plain(str(problem))}[/]", soft_wrap=True)
+    for problem in found.not_checked:
+        out.print(f"[yellow]not checked: {plain(str(problem))}[/]", soft_wrap=True)
     more = " and more" if found.truncated else ""
     verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)}{more} problems[/]"
+    if found.not_checked:
+        verdict += f", {len(found.not_checked)} [yellow]not checked[/]"
     pending = f" and {found.num_pending} in write-ahead logs" if found.num_pending else ""
-    out.print(f"{found.num_shards} shards, {found.num_entries} entries{pending}: {verdict}")
+    of_super = f", {found.num_super} of the super-log" if found.num_super else ""
+    out.print(f"{found.num_shards} shards, {found.num_entries} entries{pending}{of_super}: {verdict}")

@@ -31,18 +31,18 @@ from engine.generators.contract import ModelInfo
 from engine.request import ASSET_ID_BYTES, Asset, Reason
 from engine.tiers import Tier
 from ledger.entry import ENTRY_DTYPE, PARENTS_MAX, Entries, Entry, Kind, Parent, encode, from_bytes, owner_of, zeros
-from ledger.errors import EntryInvalid, LayoutUnsupported, LedgerError, UnknownParent
+from ledger.errors import EntryInvalid, LayoutUnsupported, LedgerCorrupt, LedgerError, UnknownParent
 from ledger.group import Answer, Committer
 from ledger.head import Head
 from ledger.log import VERIFIER_FILE, LogKeys, read_verifier_keys, shard_path
-from ledger.note import parse_verifier_key, read_checkpoint
+from ledger.note import Checkpoint, parse_verifier_key, read_checkpoint
 from ledger.payload import Payload, canonical_json
 from ledger.queries import ASSET_KINDS
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.shard import Shard
 from ledger.store import Store
-from ledger.superlog import SUPER_DIR, SuperLog, View
+from ledger.superlog import SUPER_DIR, SuperLog, View, stored_newest
 
 META_REASONS_MAX = 8
 MAKER = "mintage"
@@ -52,6 +52,9 @@ SUPER_SHARD = 0
 """The shard whose keeper keeps the super-log as well."""
 
 NO_PARENT: Parent = (0, 0)
+
+_superlogs: dict[Path, SuperLog] = {}
+"""Those that this process owns, by the log's directory: LMDB lets nobody here open them once more, to read."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -125,7 +128,8 @@ class ShardKeeper:
         shard: which shard.
         entropy: see `Shard.open`.
     Raises:
-        LedgerError: another process owns the shard, it is damaged, or another release of Mintage wrote it.
+        LedgerError: another process owns the shard, it is damaged or an old copy, or another release of Mintage wrote
+            it.
     Concurrency: `commit` from one thread at a time; reads from any.
     """
 
@@ -148,13 +152,18 @@ class ShardKeeper:
             shard_path(root, shard), shard, keys.signers[shard], now_ns, entropy=entropy, map_bytes=map_bytes
         )
         self.committer = Committer(self.shard)
-        if shard == SUPER_SHARD:
-            watched = [parse_verifier_key(key) for key in keys.verifier_keys]
-            try:
-                self.superlog = SuperLog.open(root, keys.log_name, watched, now_ns, entropy=entropy)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            if shard == SUPER_SHARD:
+                watched = [parse_verifier_key(key) for key in keys.verifier_keys]
+                self.superlog = SuperLog.open(
+                    root, keys.log_name, watched, now_ns, entropy=entropy, map_bytes=map_bytes
+                )
+                _superlogs[root.resolve()] = self.superlog
+            superlog = _superlogs.get(root.resolve())
+            refuse_old_copy(self.shard, (superlog.newest() if superlog else stored_newest(root)).get(shard))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def moments(self) -> SuperLog:
@@ -316,6 +325,7 @@ class ShardKeeper:
         """Give the shard back."""
         try:
             if self.superlog is not None:
+                _superlogs.pop(self.root.resolve(), None)
                 self.superlog.close()
         finally:
             self.committer.close()
@@ -337,6 +347,24 @@ def refuse_other_layouts(root: Path, num_shards: int) -> None:
             raise
         except LedgerError:
             continue
+
+
+def refuse_old_copy(shard: Shard, newest: Checkpoint | None) -> None:
+    """Refuse a shard that is not what the newest super-checkpoint has recorded of it (None: nothing), before it gives
+    places that are taken already to other entries.
+
+    Raises:
+        LedgerCorrupt: it has fewer entries, or others.
+    """
+    if newest is None:
+        return
+    size = shard.tree_size
+    if size < newest.tree_size or shard.reader().tree(newest.tree_size).root != newest.root:
+        raise LedgerCorrupt(
+            f"the super-log has recorded {newest.tree_size} entries of it, and those are not among the {size} there",
+            where=newest.origin,
+            fix="Restore the shard from its newest copy: older ones would contradict receipts that were given out.",
+        )
 
 
 def entries_of(rows: Sequence[Row]) -> Entries:

@@ -1,11 +1,13 @@
 """The offline verifier of a ledger on disk: re-derives everything from the entries up and compares it with what is
-stored. It takes no lock and writes nothing, and pins no pages for long, so it may run beside the shard's owner (in
-another process).
+stored. It changes nothing and pins no pages for long, so it may run beside the shard's owner (in another process). All
+that it writes is its place in LMDB's table of readers; who may not write it, or looks at a bare copy, writes nothing
+(`Store.open_readonly`).
 
     0. files       a directory for each shard that there is a key for, and no other; keys, and what says that a shard
                    was begun, byte for byte; the pages of each shard's file
     1. head        there is one of this layout; its checkpoint is signed under this shard's origin, with this shard's
-                   key; the root and the signed root are those of the entries; size and time are those of the last one
+                   key, and covers every entry; the root and the signed root are those of the entries; size and time
+                   are those of the last one
     2. entries     rows without gap or overlap; canonical form; of this shard; times strictly increasing; no chain left
                    open; parents that exist and come before
     3. tree        every hash of every stored level is the one over the entries; none missing, none too many
@@ -17,7 +19,9 @@ another process).
                    happen has every leg held
     8. payloads    every content and metadata has the hash and the length that its entry names; what an entry names is
                    there, unless it was erased, and then it is gone
-    9. wal         what is durable in the write-ahead log and not in the store yet holds, and follows what is
+    9. super       the super-log is a log for which all this holds; each record of a checkpoint, there and elsewhere, is
+                   that of the note beside it; every shard has the entries that the newest moment has recorded
+   10. wal         what is durable in the write-ahead log and not in the store yet holds, and follows what is
 
 What was found is data, not an exception: one damaged shard must not hide another's damage. `ledger.fsck_shard` has the
 parts of a shard's check, and why they hold beside a busy owner.
@@ -25,9 +29,11 @@ parts of a shard's check, and why they hold beside a busy owner.
 Adopted shards (`ledger.adopt`) belong to the log, too. Their keys need not be at hand: a home that believed them has
 recorded their checkpoints, and that record is part of a tree that this log's own key has signed.
 
-What no check of a directory can find is that all of it was put back to what it once was. Whoever has kept a checkpoint
-finds that (`mintage audit`), and a witness does.
-Cost: about 0.7 us an entry on one core, and 8 bytes of memory; shards are checked at once on all cores.
+A shard that was put back to what it once was is found by what the super-log has recorded of it. What no check of a
+directory can find is that all of it was put back. Whoever has kept a checkpoint finds that (`mintage audit`), and a
+witness does.
+Cost: about 0.7 us an entry on one core, and 8 bytes of memory; 10 us for a record of a checkpoint. Shards are checked
+at once on all cores.
 """
 
 import os
@@ -47,6 +53,7 @@ from ledger.fsck_log import (
 )
 from ledger.fsck_process import Checked, CheckFailed, Job, check_apart
 from ledger.fsck_report import Findings, Problem, Report
+from ledger.fsck_super import check_moment, check_super_files, job_of_super
 from ledger.note import VerifierKey
 from ledger.store import DATA_FILE
 
@@ -74,26 +81,44 @@ def check(
         entropy: random bytes, so that nobody can prepare a forged index or slow tables. No finding depends on them.
         num_at_once: how many shards at a time, each in a process; as many as there are cores for this one if None.
     Raises:
-        CheckFailed: the check itself has a defect.
+        CheckFailed: the check itself has a defect. What it found until then is in its `report`.
     """
     findings, path = Findings(), path.resolve()
     is_shard = (path / DATA_FILE).exists()
     log = path.parent if is_shard else path
     keys = own_keys(log, findings.add) if verifier_keys is None else given_keys(verifier_keys, findings.add)
     jobs = [job_of_shard(path, keys)] if is_shard else jobs_of_log(log, keys, findings.add)
-    count = _Count(progress, sum(sizes([job.path for job in jobs])))
-    results = check_apart(jobs, num_at_once or len(os.sched_getaffinity(0)), count.step, entropy)
+    super_keys, super_jobs = ({}, []) if is_shard else job_of_super(log, findings.add)
+    count = _Count(progress, sum(sizes([job.path for job in jobs + super_jobs])))
+    failed: CheckFailed | None = None
+    results: Sequence[Checked] = ()
+    try:
+        results = check_apart(jobs + super_jobs, num_at_once or len(os.sched_getaffinity(0)), count.step, entropy)
+    except CheckFailed as error:
+        results, failed = error.results, error
     for checked in results:
         findings.extend(checked.findings)
-    check_exchanges(jobs, results, not is_shard, findings.add)
-    if not is_shard:
-        check_key_file(log, keys if verifier_keys is None else {}, findings.add)
-        check_begun_files(log, keys, jobs, results, findings.add)
-        check_foreign_parents(log, results, findings.add)
-        check_adopted(log, jobs, results, findings.add)
-    elif key := key_for(path, keys):
-        check_begun(path, key[0], 0, findings.add)  # a copy of the directory alone may lack it
-    return _report(results, findings)
+    own, others = results[: len(jobs)], results[len(jobs) :]
+    is_checked = failed is None and not findings.not_checked  # else nobody knows what shards say of each other
+    try:
+        if is_checked:
+            check_exchanges(jobs, own, not is_shard, findings.add)
+        if not is_shard:
+            check_key_file(log, keys if verifier_keys is None else {}, findings.add)
+            check_begun_files(log, keys, jobs, own, findings.add)
+            check_super_files(log, super_keys, super_jobs, others, findings.add)
+        elif key := key_for(path, keys):
+            check_begun(path, key[0], 0, findings.add)  # a copy of the directory alone may lack it
+        if is_checked and not is_shard:
+            check_foreign_parents(log, own, findings.add)
+            check_adopted(log, jobs, own, findings.add)
+            check_moment(log, keys, super_jobs, findings.add)
+    except CheckFailed as error:
+        failed = error
+    report = _report(own, findings, others)
+    if failed is not None:
+        raise CheckFailed(str(failed), results, report) from failed
+    return report
 
 
 def check_shard(path: Path, key: VerifierKey, *, entropy: Callable[[int], bytes] = os.urandom) -> Report:
@@ -103,14 +128,17 @@ def check_shard(path: Path, key: VerifierKey, *, entropy: Callable[[int], bytes]
     return _report(results, results[0].findings)
 
 
-def _report(results: Sequence[Checked], findings: Findings) -> Report:
+def _report(results: Sequence[Checked], findings: Findings, others: Sequence[Checked] = ()) -> Report:
+    """`others`: of the super-log."""
     return Report(
         len(results),
         sum(checked.seen.num_entries for checked in results),
         tuple(findings.problems),
         findings.truncated,
-        sum(checked.seen.num_orphans for checked in results),
-        sum(checked.seen.num_pending for checked in results),
+        sum(checked.seen.num_orphans for checked in (*results, *others)),
+        sum(checked.seen.num_pending for checked in (*results, *others)),
+        sum(checked.seen.num_entries for checked in others),
+        tuple(findings.not_checked),
     )
 
 

@@ -20,7 +20,7 @@ _COMMAND = "from ledger.fsck_afresh import answer; answer()"
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What the check of a shard has seen and found: see `Seen` and `Report`."""
+    """What the check of a shard has seen and found, and why it could not: see `Seen` and `Report`."""
 
     problems: tuple[Problem, ...]
     num_pending: int
@@ -51,4 +51,5 @@ def answer() -> None:
 def found_in(path: Path, key: VerifierKey) -> Found:
     """As `check_afresh`, for a process that may be forked."""
     (checked,) = check_apart([Job(path, path.name, [key])], 1, lambda num_entries: None, os.urandom)
-    return Found(tuple(checked.findings.problems), checked.seen.num_pending, checked.seen.furthest)
+    findings = checked.findings
+    return Found((*findings.problems, *findings.not_checked), checked.seen.num_pending, checked.seen.furthest)

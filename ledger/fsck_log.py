@@ -27,7 +27,7 @@ def jobs_of_log(log: Path, keys: Keys, tell: Tell) -> list[Job]:
         if shard_path(log, shard) not in own and shard_path(log / ADOPTED_DIR, shard) not in adopted:
             tell(shard_path(log, shard).name, f"missing, though {key.name} is in the verifier keys")
     jobs = [Job(path, path.name, key_for(path, keys) or []) for path in own]
-    return jobs + [Job(path, _name(path), key_for(path, keys)) for path in adopted]
+    return jobs + [Job(path, name_of(path), key_for(path, keys)) for path in adopted]
 
 
 def job_of_shard(path: Path, keys: Keys) -> Job:
@@ -55,10 +55,10 @@ def check_foreign_parents(log: Path, results: Sequence[Checked], tell: Tell) -> 
     for checked in results:
         for shard, index in checked.seen.furthest.items():
             furthest[shard] = max(index, furthest.get(shard, 0))
-    paths = {shard: _place(log, shard) for shard in sorted(furthest)}
+    paths = {shard: place_of(log, shard) for shard in sorted(furthest)}
     for (shard, path), size in zip(paths.items(), sizes(list(paths.values())), strict=True):
         if furthest[shard] >= size:
-            tell(_name(path), f"entry {furthest[shard]} is missing, but is an entry's parent elsewhere")
+            tell(name_of(path), f"entry {furthest[shard]} is missing, but is an entry's parent elsewhere")
 
 
 def check_exchanges(jobs: Sequence[Job], results: Sequence[Checked], is_whole: bool, tell: Tell) -> None:
@@ -102,11 +102,11 @@ def _behind(log: Path, recorded: Sequence[Peer], tell: Tell) -> set[Path]:
     """Which adopted copies lack, or have otherwise, what was recorded of them; that is told."""
     largest = {peer.shard: peer.checkpoint for peer in sorted(recorded, key=lambda peer: peer.checkpoint.tree_size)}
     claims = {shard_path(log / ADOPTED_DIR, shard): checkpoint for shard, checkpoint in sorted(largest.items())}
-    roots = ask_apart(_root, [(path, claim.tree_size) for path, claim in claims.items()], b"")
+    roots = ask_apart(root_of, [(path, claim.tree_size) for path, claim in claims.items()], b"")
     behind = {path for (path, claim), root in zip(claims.items(), roots, strict=True) if root != claim.root}
     for path in sorted(behind):
         num_entries = claims[path].tree_size
-        tell(_name(path), f"it does not have the {num_entries} entries that the log has recorded; adopt it again")
+        tell(name_of(path), f"it does not have the {num_entries} entries that the log has recorded; adopt it again")
     return behind
 
 
@@ -126,19 +126,19 @@ def _recorded(home: Path) -> tuple[Peer, ...]:
         return tuple(recorded_adoptions(reader))
 
 
-def _root(shard_and_size: tuple[Path, int]) -> bytes:
+def root_of(shard_and_size: tuple[Path, int]) -> bytes:
     """The root of a shard's first entries."""
     shard, size = shard_and_size
     with Reader.open(shard) as reader:
         return reader.tree(size).root
 
 
-def _place(log: Path, shard: int) -> Path:
+def place_of(log: Path, shard: int) -> Path:
     """Where a shard is: the log's own, or one that was adopted."""
     own, adopted = shard_path(log, shard), shard_path(log / ADOPTED_DIR, shard)
     return adopted if adopted.is_dir() and not own.is_dir() else own
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """What an adopted shard is called, or one of the log's own."""
     return f"{ADOPTED_DIR}/{path.name}" if path.parent.name == ADOPTED_DIR else path.name

@@ -23,11 +23,11 @@ import numpy as np
 
 from ledger import fsck_pages
 from ledger.entry import Entry, Kind, as_bytes, encode, from_bytes
-from ledger.errors import LedgerError
+from ledger.errors import LedgerBusy, LedgerError, LedgerLocked, NotWritten
 from ledger.fsck_exchanges import Exchanges
 from ledger.fsck_form import Forms
 from ledger.fsck_index import Items
-from ledger.fsck_report import Findings, Problem, Step
+from ledger.fsck_report import Findings, Problem, Report, Step
 from ledger.fsck_runs import NO_INDEX
 from ledger.fsck_settlement import Settlement
 from ledger.fsck_shard import Seen, ShardCheck
@@ -39,9 +39,7 @@ from ledger.store import DATA_FILE, Store
 from ledger.tail import SEED_BYTES, seed_words
 
 _FORK = get_context("fork")
-
-_Message = Problem | Seen | str | int
-"""A problem; what was seen, at the end; what is read next; or so many more entries done."""
+_DEFECT = "the check ended with a defect of its own; see its traceback"
 
 _Item = TypeVar("_Item")
 _Reply = TypeVar("_Reply")
@@ -63,7 +61,26 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class CheckFailed(RuntimeError):
-    """A check ended with a defect of its own, not of the ledger's; its process has written the traceback to stderr."""
+    """A check ended with a defect of its own, not of the ledger's; its process has written the traceback to stderr.
+
+    `results`: of all shards, what was found until then; `report`: the same, where it was made (`ledger.fsck.check`).
+    """
+
+    def __init__(self, what: str, results: Sequence[Checked] = (), report: Report | None = None) -> None:
+        super().__init__(what)
+        self.results = results
+        self.report = report
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """Why a shard cannot be looked at, which says nothing about it."""
+
+    where: str
+    what: str
+
+
+_Message = Problem | _Refusal | Seen | str | int
+"""A problem; why nothing was checked; what was seen, at the end; what is read next; or so many more entries done."""
 
 
 class _Process:
@@ -93,7 +110,7 @@ class _Process:
         code = self._process.exitcode
         assert code is not None
         if code > 0:
-            raise CheckFailed("the check ended with a defect of its own; see its traceback")
+            raise CheckFailed(_DEFECT)
         return signal.Signals(-code).name if code else None
 
 
@@ -104,12 +121,16 @@ class _Running:
         self.process = _Process(_check, job, entropy)
         self.seen = Seen()
         self.findings = Findings()
+        self.has_failed = False
+        self._name = job.name
         self._tell = self.findings.of(job.name)
         self._reading = "its head"
 
     def take(self, message: _Message, step: Step) -> None:
         if isinstance(message, Problem):
             self._tell(message.where, message.what)
+        elif isinstance(message, _Refusal):
+            self.findings.not_checked.append(Problem(f"{self._name} {message.where}", message.what))
         elif isinstance(message, Seen):
             self.seen = message
         elif isinstance(message, str):
@@ -119,7 +140,12 @@ class _Running:
             step(message)
 
     def end(self) -> Checked:
-        killer = self.process.died_of()
+        try:
+            killer = self.process.died_of()
+        except CheckFailed as error:
+            self.has_failed = True
+            self._tell(self._reading, f"not checked to the end: {error}")
+            return Checked(self.seen, self.findings)
         if killer:
             self._tell(DATA_FILE, f"its pages are damaged: who reads {self._reading} dies of {killer}")
         return Checked(self.seen, self.findings)
@@ -129,13 +155,14 @@ def check_apart(jobs: Sequence[Job], num_at_once: int, step: Step, entropy: Call
     """Check each shard: see `ShardCheck`. What cannot be read is told, whatever happens.
 
     Raises:
-        CheckFailed: a check has a defect.
+        CheckFailed: a check has a defect; the others have come to their ends.
     Cost: that of the checks, and some 20 ms for each.
     """
     _load_kernels()
     waiting = deque(enumerate(jobs))
     running: dict[Connection, tuple[int, _Running]] = {}
     done: dict[int, Checked] = {}
+    has_failed = False
     try:
         while waiting or running:
             while waiting and len(running) < num_at_once:
@@ -149,12 +176,16 @@ def check_apart(jobs: Sequence[Job], num_at_once: int, step: Step, entropy: Call
                     check.take(receiver.recv(), step)
                 except EOFError:
                     done[place] = check.end()
+                    has_failed |= check.has_failed
                     del running[receiver]
                     check.process.__exit__()
     finally:
         for _, check in running.values():
             check.process.__exit__()
-    return [done[place] for place in range(len(jobs))]
+    results = [done[place] for place in range(len(jobs))]
+    if has_failed:
+        raise CheckFailed(_DEFECT, results)
+    return results
 
 
 def ask_apart(question: Callable[[_Item], _Reply], items: Sequence[_Item], otherwise: _Reply) -> list[_Reply]:
@@ -197,6 +228,8 @@ def _check(job: Job, entropy: Callable[[int], bytes], sender: Connection) -> Non
             ShardCheck(store, job.keys, tell, sender.send, sender.send, entropy, seen).run()
             if seen.note:
                 seen.num_pending = check_wal(store, shard_of_origin(read_checkpoint(seen.note).origin), tell)
+    except (NotWritten, LedgerBusy, LedgerLocked) as error:  # this user may not, or not now
+        sender.send(_Refusal(error.where, f"{error.what}. {error.fix}"))
     except LedgerError as error:
         tell(error.where, error.what)
     sender.send(seen)

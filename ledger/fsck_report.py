@@ -31,7 +31,9 @@ class Report(msgspec.Struct, frozen=True):
 
     `num_orphans`: segments of the index that belong to no run, because a merge is under way or was cut short. They are
     no problem: nobody reads them, and the shard's next owner deletes them. `num_pending`: entries in write-ahead logs
-    that are not in the store yet, and not among `num_entries`.
+    that are not in the store yet, and not among `num_entries`. `num_super`: entries of the super-log, which is not
+    among the shards. `not_checked`: what could not be opened, which is damage no more than it is sound; what shards
+    say of each other was not checked either then.
     """
 
     num_shards: int
@@ -40,17 +42,21 @@ class Report(msgspec.Struct, frozen=True):
     truncated: bool = False
     num_orphans: int = 0
     num_pending: int = 0
+    num_super: int = 0
+    not_checked: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        """Whether everything was checked and nothing was found."""
+        return not self.problems and not self.not_checked
 
 
 class Findings:
-    """The problems so far, up to the limit."""
+    """The problems so far, up to the limit, and what was not checked."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.not_checked: list[Problem] = []
         self.truncated = False
 
     def add(self, where: str, what: str) -> None:
@@ -63,6 +69,7 @@ class Findings:
         """Add what somebody else has found."""
         for problem in others.problems:
             self.add(problem.where, problem.what)
+        self.not_checked += others.not_checked
         self.truncated |= others.truncated
 
     def of(self, shard: str) -> Tell:

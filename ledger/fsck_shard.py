@@ -9,6 +9,7 @@
                      `fsck_settlement`  money and ownership, replayed
                      `fsck_exchanges`   what was decided about exchanges, and what became of their legs
                      `fsck_payload`     contents and metadata
+                     `fsck_peers`       the checkpoints of other logs that are recorded
     once more        `fsck_settlement`, `fsck_repeats`: only if there are claims to prove or ids to tell apart
     end              here               nothing is stored beyond what the newest head covers
 
@@ -35,6 +36,7 @@ from ledger.fsck_exchanges import Exchanges, Records, check_ends
 from ledger.fsck_form import Forms
 from ledger.fsck_index import Items
 from ledger.fsck_payload import Payloads
+from ledger.fsck_peers import check_peers
 from ledger.fsck_repeats import Repeats
 from ledger.fsck_report import At, Step, Tell
 from ledger.fsck_runs import NO_INDEX, StoredIndex, read_index
@@ -181,7 +183,7 @@ class ShardCheck:
         return _Look(size, is_whole, shard, head, checkpoint, book)
 
     def _checkpoint(self, head: Head) -> Checkpoint | None:
-        """The stored checkpoint, if it can be believed; it may be of fewer entries than there are."""
+        """The stored checkpoint, if it can be believed. Whatever it does not cover anybody may have written."""
         if self._keys is not None and not self._keys:
             self._tell("head", "no verifier key is for a shard of this name")
             return None
@@ -197,6 +199,10 @@ class ShardCheck:
             return None
         if checkpoint.tree_size > head.tree_size:
             self._tell("head", f"signed for {checkpoint.tree_size} entries, but it says {head.tree_size}")
+        elif checkpoint.tree_size < head.tree_size:
+            num_unsigned = head.tree_size - checkpoint.tree_size
+            what = f"nobody has signed the last {num_unsigned} of {head.tree_size} entries"
+            self._tell("head", f"{what}; an owner that signs seldom does so when it closes the shard")
         self._seen.note = head.checkpoint
         return checkpoint
 
@@ -226,6 +232,7 @@ class ShardCheck:
         self._settlement.replay(rows, begin)
         self._exchanges.collect(rows, begin)
         self._payloads.check(rows, begin)
+        check_peers(self._store, rows, begin, self._tell)
 
     def _check_roots(self, look: _Look) -> None:
         """The root over the entries so far, where it is stored or signed."""

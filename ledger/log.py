@@ -4,6 +4,8 @@
     DIR/verifier.keys   one public verifier key a line, line n for shard n: all that a third party needs
     DIR/shard-000/      a shard's own directory (`ledger.store`)
     DIR/shard-000.begun says that the shard was begun, and must not be begun again (`ledger.shard`)
+    DIR/super/          the log of super-checkpoints, with a key of its own (`ledger.superlog`)
+    DIR/super.begun     its key: it must not be begun again
     DIR/adopted/        shards that were written elsewhere, with keys of their own (`ledger.adopt`)
 
 Every shard is a log of its own, with the origin `<log name>/shard-<n>`. One Ed25519 key signs for all: the key name

@@ -37,6 +37,9 @@ SEGMENT_ITEMS = 8188
 LEVEL_MAX = 4
 """65,536 entries x 16^4 = 2^32: the largest run whose indices fit in 32 bits."""
 
+NUM_ENTRIES_MAX, NUM_SEGMENTS_MAX = 1 << 48, (1 << 32) - 1
+"""Of a shard, and of a run: what the ids of runs and the names of segments have room for."""
+
 ReadSegment = Callable[[int, int], Any]
 """(run id, number) -> a buffer with that blob; raises LedgerCorrupt if there is none."""
 
@@ -219,6 +222,8 @@ class Runs:
         seed, segment_items, rows = _unpack_manifest(manifest)
         families: list[list[Run]] = [[] for _ in Family]
         for row in rows:
+            if row.first + row.num_entries > NUM_ENTRIES_MAX or row.num_items > NUM_SEGMENTS_MAX * segment_items:
+                raise _corrupt("a run has more entries or items than there may be", _MANIFEST_NAME)
             if row.family >= len(Family) or row.level > LEVEL_MAX:
                 raise _corrupt("a run has no such family or level", _MANIFEST_NAME)
             runs = families[row.family]
@@ -286,7 +291,7 @@ class Runs:
 
 def run_id(family: Family, level: int, first: int) -> int:
     """u64: no two runs ever have the same family, level and first entry."""
-    assert first < 1 << 48
+    assert first < NUM_ENTRIES_MAX
     return family << 56 | level << 48 | first
 
 

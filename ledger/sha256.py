@@ -185,6 +185,14 @@ else:
 
 
 @njit(nogil=True, cache=True)
+def hash_blocks(blocks: Any, states: Any) -> None:
+    """uint8[2, 64], each a whole padded message: their SHA-256 in words, into uint32[2, 8]. For use in kernels."""
+    states[0, :] = _H0
+    states[1, :] = _H0
+    _compress_two(states, blocks, 0)
+
+
+@njit(nogil=True, cache=True)
 def _hash_rows(prefix: int, data: Any, out: Any) -> None:
     """SHA-256 of a prefix byte and a row of uint8[n, w], each in one piece, for every row; into uint8[n, 32]."""
     num_rows, width = data.shape
@@ -223,16 +231,14 @@ def _write(state: Any, out: Any) -> None:
 def leaf_hashes(entries: NDArray[np.uint8]) -> Hashes:
     """uint8[n, 240] -> uint8[n, 32], the RFC 6962 leaf hash of every entry. Releases the interpreter lock."""
     assert entries.shape[1] == ENTRY_BYTES
-    return prefixed_hashes(0, entries)
+    out = np.empty((len(entries), HASH_BYTES), np.uint8)
+    _hash_rows(0, np.ascontiguousarray(entries), out)
+    return out
 
 
 def node_hashes(children: Hashes) -> Hashes:
     """uint8[2n, 32] -> uint8[n, 32], the RFC 6962 node over every pair. Releases the interpreter lock."""
-    return prefixed_hashes(1, np.ascontiguousarray(children).reshape(-1, 2 * HASH_BYTES))
-
-
-def prefixed_hashes(prefix: int, rows: NDArray[np.uint8]) -> Hashes:
-    """uint8[n, w] -> uint8[n, 32], the SHA-256 of a byte and a row, for every row. Releases the interpreter lock."""
-    out = np.empty((len(rows), HASH_BYTES), np.uint8)
-    _hash_rows(prefix, np.ascontiguousarray(rows), out)
+    pairs = np.ascontiguousarray(children).reshape(-1, 2 * HASH_BYTES)
+    out = np.empty((len(pairs), HASH_BYTES), np.uint8)
+    _hash_rows(1, pairs, out)
     return out

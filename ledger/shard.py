@@ -100,6 +100,7 @@ class Shard:
         """Give the shard back. Calling it again does nothing.
 
         What is sequenced is integrated first; what cannot be stays in the write-ahead log, for the next who opens it.
+        What no checkpoint covers is signed.
         """
         try:
             with suppress(LedgerError):

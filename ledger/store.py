@@ -20,6 +20,7 @@ own (it would have to prove its crash safety first).
 """
 
 import errno
+import fcntl
 import os
 import struct
 import time
@@ -30,7 +31,16 @@ from typing import Any
 
 import lmdb
 
-from ledger.errors import LayoutUnsupported, LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull, LogMismatch, NotWritten
+from ledger.errors import (
+    LayoutUnsupported,
+    LedgerBusy,
+    LedgerCorrupt,
+    LedgerError,
+    LedgerFull,
+    LedgerReadOnly,
+    LogMismatch,
+    NotWritten,
+)
 from ledger.files import hold_lock, named_refusal, refusal_is_named, reserve, sync_directory
 
 MAP_BYTES_DEFAULT = 1 << 40
@@ -206,7 +216,7 @@ class Batch(Snapshot):
 class Store:
     """A shard's environment. Up to `READERS_MAX` snapshots at a time, in any threads; writers take turns.
 
-    `open` makes this process the owner; `open_readonly` looks at a shard whoever owns it, and writes nothing.
+    `open` makes this process the owner; `open_readonly` looks at a shard whoever owns it, and changes nothing.
     """
 
     def __init__(self, path: Path, environment: Any, tables: dict[str, Any], lock: int | None) -> None:
@@ -246,9 +256,12 @@ class Store:
     def open_readonly(cls, path: Path) -> "Store":
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
+        Whoever may write there is entered in LMDB's table of readers, so that the owner leaves what is read. Others,
+        and who looks at a bare copy, write nothing; instead no owner can open the shard until they have closed it.
         Raises:
             LedgerCorrupt: there is no environment of this kind, or it was cut off.
             LayoutUnsupported: another release wrote it.
+            LedgerReadOnly: this user may not read it, or may not write there while an owner has it open.
             LedgerError: it cannot be opened; the text says why.
         """
         with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
@@ -258,10 +271,21 @@ class Store:
                     where=str(path),
                     fix="Name the directory of a shard, or restore it from a copy.",
                 )
-            environment = lmdb.open(
-                str(path), map_size=MAP_BYTES_DEFAULT, max_dbs=len(TABLES), readonly=True, create=False
-            )
-            return cls(path, environment, _tables(environment, path, complete=False), None)
+            is_entered, lock = _entered(path)
+            try:
+                environment = lmdb.open(
+                    str(path),
+                    map_size=MAP_BYTES_DEFAULT,
+                    max_dbs=len(TABLES),
+                    readonly=True,
+                    create=False,
+                    lock=is_entered,
+                )
+                return cls(path, environment, _tables(environment, path, complete=False), lock)
+            except BaseException:
+                if lock is not None:
+                    os.close(lock)
+                raise
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -343,6 +367,31 @@ def has_data(path: Path) -> bool:
     """Whether there is a data file with anything in it."""
     file = path / DATA_FILE
     return file.exists() and file.stat().st_size > 0
+
+
+def _entered(path: Path) -> tuple[bool, int | None]:
+    """Whether a reader is entered in LMDB's table; and else what keeps owners out until it is closed, a file
+    descriptor, if there ever was one. An owner makes its lock before the data, so a bare copy has none.
+
+    Raises:
+        LedgerReadOnly: an owner has the shard open.
+    """
+    readers, owner = path / READERS_FILE, path / LOCK_FILE
+    if not owner.exists():
+        return False, None
+    if os.access(readers if readers.exists() else path, os.W_OK):
+        return True, None
+    descriptor = os.open(owner, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False, descriptor
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise LedgerReadOnly(
+            "an owner has it open, and this user may not be entered among its readers",
+            where=str(readers),
+            fix="Let this user write to that file, look when no owner runs, or look at a copy.",
+        ) from error
 
 
 def _make_directory(path: Path) -> None:

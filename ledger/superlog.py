@@ -14,6 +14,9 @@ Both are tlog-proofs; together, one after the other, they are a chain (`Chain`) 
 but the super-log's key, or a policy with witnesses.
 Turned down: a Merkle tree of its own over each moment, whose root would be the entry. A proof format more, for nothing:
 the log's own tree proves single shards already.
+
+`DIR/super.begun` has the super-log's key, and says that it must not be begun again: one begun anew would be a second
+history of the same name. It lies beside the directory, so that whoever loses that still has it.
 """
 
 import threading
@@ -25,8 +28,9 @@ import numpy as np
 
 from ledger.entry import Flag, from_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt, LogMismatch, ReceiptInvalid, UnknownOrigin
+from ledger.files import create_once
 from ledger.growth import check_growth
-from ledger.log import open_keys, shard_of_origin, shard_path
+from ledger.log import KEY_FILE, begun_path, open_keys, shard_of_origin, shard_path
 from ledger.merkle import EMPTY_ROOT
 from ledger.note import Checkpoint, Policy, VerifierKey, Witnessed, read_checkpoint
 from ledger.peer import Peer, open_peer, peer_entries, recorded_peer, says
@@ -34,6 +38,7 @@ from ledger.prove import receipt_under
 from ledger.receipt import HEADER, Verified, check_entry, parse, verify_with_policy
 from ledger.result import Result
 from ledger.shard import Shard
+from ledger.store import MAP_BYTES_DEFAULT, has_data
 from ledger.stored import StoredLog
 from ledger.tiles import Source
 
@@ -86,7 +91,7 @@ class SuperLog:
     def __init__(self, shard: Shard, keys: Sequence[VerifierKey]) -> None:
         self._shard = shard
         self._keys = {shard_of_origin(key.name): key for key in keys}
-        self._newest = _newest_moment(shard)
+        self._newest = newest_moment(shard)
         self._turn = threading.Lock()
         strangers = self._newest.keys() - self._keys.keys()
         if len(self._keys) != len(keys) or len(keys) > NUM_WATCHED_MAX or strangers:
@@ -105,15 +110,21 @@ class SuperLog:
         now_ns: Callable[[], int],
         *,
         entropy: Callable[[int], bytes],
+        map_bytes: int = MAP_BYTES_DEFAULT,
     ) -> "SuperLog":
         """The super-log of the log in `path`; made, with a key of its own, on first use.
 
         Raises:
-            LogMismatch, KeyInvalid, LedgerLocked, LedgerFull, LedgerCorrupt: see `open_keys`, `Shard.open` and above.
+            LogMismatch, KeyInvalid, LedgerLocked, LedgerFull, LedgerCorrupt: see `open_keys`, `Shard.open` and above;
+                or it was begun before, and is gone or has another key.
         """
+        refuse_lost_super(path)
         signer = open_keys(path / SUPER_DIR, f"{log_name}/{SUPER_DIR}", 1, entropy=entropy).signers[0]
-        shard = Shard.open(shard_path(path / SUPER_DIR, 0), 0, signer, now_ns, entropy=entropy)
+        shard = Shard.open(shard_path(path / SUPER_DIR, 0), 0, signer, now_ns, entropy=entropy, map_bytes=map_bytes)
         try:
+            begun, line = begun_path(path / SUPER_DIR), f"{signer.key}\n".encode()
+            if not create_once(begun, line, 0o644) and begun.read_bytes() != line:
+                raise _not_begun_again("the super-log was begun with another key than it has now", begun)
             return cls(shard, keys)
         except BaseException:
             shard.close()
@@ -132,9 +143,13 @@ class SuperLog:
         """The newest super-checkpoint, a signed note."""
         return self._shard.checkpoint()
 
+    def newest(self) -> Mapping[int, Checkpoint]:
+        """Each shard's checkpoint in the newest moment, by the shard's number, in order."""
+        return {number: peer.checkpoint for number, (_, peer) in self._newest.items()}
+
     def sizes(self) -> Mapping[int, int]:
         """How many entries of each shard the newest moment covers, by the shard's number, in order."""
-        return {number: peer.checkpoint.tree_size for number, (_, peer) in self._newest.items()}
+        return {number: checkpoint.tree_size for number, checkpoint in self.newest().items()}
 
     def commit(self, views: Sequence[View]) -> str:
         """Record a moment; its super-checkpoint. If no shard has grown, the moment is the newest one still.
@@ -206,7 +221,34 @@ def stored_chain(path: Path, source: Source, index: int) -> Chain:
         EntryNotFound, LedgerCorrupt: as there; or no super-log is there.
     """
     with StoredLog(shard_path(path / SUPER_DIR, 0)) as log:
-        return _chain(log, _newest_moment(log), source, index)
+        return _chain(log, newest_moment(log), source, index)
+
+
+def stored_newest(path: Path) -> Mapping[int, Checkpoint]:
+    """`SuperLog.newest` out of the directory of the log in `path`, beside whoever owns its super-log; nothing where
+    none was begun yet.
+
+    Raises:
+        LedgerCorrupt: it was begun and is gone, or what is stored is no sequence of moments.
+        LedgerError: see `StoredLog`.
+    """
+    refuse_lost_super(path)
+    shard = shard_path(path / SUPER_DIR, 0)
+    if not begun_path(shard).exists():
+        return {}
+    with StoredLog(shard) as log:
+        return {number: peer.checkpoint for number, (_, peer) in newest_moment(log).items()}
+
+
+def refuse_lost_super(path: Path) -> None:
+    """Refuse a log whose super-log was begun and is gone, before another one is begun in its place.
+
+    Raises:
+        LedgerCorrupt: it is so.
+    """
+    begun, directory = begun_path(path / SUPER_DIR), path / SUPER_DIR
+    if begun.exists() and not ((directory / KEY_FILE).exists() and has_data(shard_path(directory, 0))):
+        raise _not_begun_again("the super-log was begun before, and its key or what was in it is gone", begun)
 
 
 def verify_chain(text: str, policy: Policy, content: bytes | None = None) -> ChainVerified:
@@ -268,10 +310,14 @@ def _chain(log: Shard | StoredLog, newest: Mapping[int, tuple[int, Peer]], sourc
     return Chain(receipt_under(source, index, peer.note), receipt_under(log, place, log.checkpoint()))
 
 
-def _newest_moment(log: Shard | StoredLog) -> dict[int, tuple[int, Peer]]:
-    """Index and checkpoint of each shard in the last chain of a super-log, by the shard's number."""
+def newest_moment(log: Shard | StoredLog) -> dict[int, tuple[int, Peer]]:
+    """Index and checkpoint of each shard in the last chain of a super-log, by the shard's number.
+
+    Raises:
+        LedgerCorrupt: the last entries are no whole moment.
+    """
     end = log.tree_size
-    begin = max(0, end - NUM_WATCHED_MAX)
+    begin = max(0, end - NUM_WATCHED_MAX - 1)  # the end of the moment before says where a full one begins
     linked = from_bytes(log.read_entries(begin, end))["flags"] & int(Flag.LINKED) != 0
     ends = np.flatnonzero(~linked)  # of chains: the entries that are linked to nothing
     if end and (not len(ends) or ends[-1] != end - begin - 1 or (len(ends) == 1 and begin)):
@@ -285,6 +331,14 @@ def _newest_moment(log: Shard | StoredLog) -> dict[int, tuple[int, Peer]]:
     if len(newest) != len(peers):
         raise _corrupt("a shard comes twice in a moment")
     return newest
+
+
+def _not_begun_again(what: str, begun: Path) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"{what}; a new one would be a second history of the same name",
+        where=str(begun),
+        fix="Restore the super-log's directory from a copy.",
+    )
 
 
 def _corrupt(what: str) -> LedgerCorrupt:

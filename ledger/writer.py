@@ -72,7 +72,9 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class Publishing(msgspec.Struct, frozen=True):
-    """A checkpoint is signed with the first commit after so many entries or so many milliseconds."""
+    """A checkpoint is signed with the first commit after so many entries or so many milliseconds, and when the shard is
+    closed. By default every commit is signed. What is not yet is a problem to fsck, which cannot tell it from forgery.
+    """
 
     num_entries: int = 1
     interval_ms: int = 0
@@ -117,13 +119,16 @@ class Writer:
         self._covering = threading.Lock()
 
     def close(self) -> None:
-        """Integrate what is pending; what cannot be stays in the write-ahead log. Calling it again does nothing.
+        """Integrate what is pending; what cannot be stays in the write-ahead log. What no checkpoint covers is
+        signed. Calling it again does nothing.
 
         Who is in the store or sequences gets done before; who comes later is refused.
         Raises: as `integrate`; closed it is all the same.
         """
         try:
             self.integrate()
+            with self._storing, self._turn:
+                self._publish_rest()
         finally:
             with self._storing, self._turn:
                 self._is_closed = True
@@ -359,6 +364,16 @@ class Writer:
                 self._is_behind = True
                 self._is_in_doubt |= is_committing and not isinstance(error, NotWritten)
             raise
+
+    def _publish_rest(self) -> None:
+        """Stage 3 of what was integrated since the newest checkpoint; with both locks."""
+        memory = self.memory
+        if self._is_closed or self._is_in_doubt or memory.published_size == memory.head.tree_size:
+            return
+        head = self._head(memory.edge, memory.head.time_ns, True)
+        with self._store.write() as batch:
+            batch.put_state("head", head.pack())
+        self.memory = msgspec.structs.replace(memory, head=head, published_size=head.tree_size)
 
     def _extended(self, batch: Batch, rows: NDArray[np.uint8], now_ns: int) -> tuple[Memory, Writes]:
         """Stages 2 and 3 of rows that are in the batch: what memory is to be once it is durable."""

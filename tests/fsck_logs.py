@@ -33,6 +33,7 @@ BATCH = 64
 SMALL_INDEX = Sizes(block_entries=256, batch_entries_max=BATCH, segment_items=50)
 """Runs of 192 entries, which are merged after 3,072: a few thousand entries have all that an index can have."""
 
+SELDOM = Publishing(100, 10**9)
 NUM_ACCOUNTS, NUM_ROUNDS = 20, 100
 FIRST_ASSET, FIRST_MOVE, FIRST_OTHER = 10_000, 100_000, 200_000
 
@@ -45,7 +46,14 @@ def keys_of_log(log: Path, num_shards: int = 2) -> LogKeys:
     return open_keys(log, NAME, num_shards, entropy=entropy_of(1))
 
 
-def open_shard(log: Path, shard: int = 0, *, num_shards: int = 2, now_ns: Callable[[], int] | None = None) -> Shard:
+def open_shard(
+    log: Path,
+    shard: int = 0,
+    *,
+    num_shards: int = 2,
+    now_ns: Callable[[], int] | None = None,
+    publishing: Publishing = SELDOM,
+) -> Shard:
     """Everybody's shard: its clock begins at `START_NS` and goes on by a millisecond a call."""
     clock = itertools.count(START_NS, 10**6)
     return Shard.open(
@@ -54,7 +62,7 @@ def open_shard(log: Path, shard: int = 0, *, num_shards: int = 2, now_ns: Callab
         keys_of_log(log, num_shards).signers[shard],
         now_ns or (lambda: next(clock)),
         entropy=entropy_of(2),
-        publishing=Publishing(100, 10**9),
+        publishing=publishing,
         map_bytes=MAP_BYTES,
         lock_wait_s=0,
         sizes=SMALL_INDEX,

@@ -38,8 +38,9 @@ import itertools, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 from fsck_logs import START_NS, NS_PER_S, entries_of, item, open_shard, play_round
+from ledger.shard import Publishing
 times = itertools.count(START_NS + 10**6 * NS_PER_S, NS_PER_S)
-with open_shard(Path(sys.argv[1]), now_ns=lambda: next(times)) as shard:
+with open_shard(Path(sys.argv[1]), now_ns=lambda: next(times), publishing=Publishing()) as shard:
     for round_ in itertools.count(int(sys.argv[2])):
         play_round(shard, round_)
         for place in range(20):

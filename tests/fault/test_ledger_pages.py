@@ -20,6 +20,7 @@ from fsck_logs import FIRST_ASSET, append, fill, item, open_shard, play_round, s
 
 from ledger.fsck import Report, check
 from ledger.log import shard_path
+from ledger.shard import Publishing
 from ledger.store import DATA_FILE, TABLES
 
 NUM_ROUNDS = 8
@@ -37,7 +38,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = tmp_path_factory.mktemp("sound") / "log"
     fill(log, NUM_ROUNDS)
     store_book(log, 300)
-    with open_shard(log) as shard:
+    with open_shard(log, publishing=Publishing()) as shard:
         play_round(shard, NUM_ROUNDS)
     assert check(log).problems == ()
     return log

@@ -1,6 +1,7 @@
 """`mintage fsck`: what it prints, and an exit code for each thing that can come of it."""
 
 import json
+import os
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from actors import checking
 from actors.cli import app
 from ledger import fsck_report
-from ledger.fsck import CheckFailed, Report
+from ledger.fsck import CheckFailed, Problem, Report
 from ledger.log import begun_path, shard_path
 from ledger.note import Signer
 from ledger.store import DATA_FILE
@@ -115,6 +116,38 @@ def test_a_defect_of_the_check_is_exit_code_3_and_no_verdict(log: Path, monkeypa
     instead(monkeypatch, CheckFailed("a defect of its own"))
     ran = fsck(log)
     assert (ran.exit_code, ran.stdout) == (3, "")
+
+
+def test_a_defect_of_one_check_is_exit_code_3_and_what_the_others_found_is_shown(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Report(2, 3, (Problem("shard-001 entry 1", "it is damaged"),))
+    instead(monkeypatch, CheckFailed("a defect of its own", report=found))
+    ran = fsck(log)
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (3, "shard-001 entry 1: it is damaged")
+    assert json.loads(fsck(log, "--json").stdout)["problems"] == [
+        {"where": "shard-001 entry 1", "what": "it is damaged"}
+    ]
+
+
+def test_a_ledger_that_may_not_be_opened_is_exit_code_2_and_damage_elsewhere_exit_code_1(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+    with open_shard(log, 0, num_shards=1):
+        ran = fsck(log)
+        assert ran.exit_code == 2
+        assert ran.stdout.splitlines()[0].startswith("not checked: shard-000 ")
+        assert ran.stdout.splitlines()[1] == "1 shards, 0 entries: 0 problems, 1 not checked"
+        report = json.loads(fsck(log, "--json").stdout)
+        assert [row["where"].split()[0] for row in report["not_checked"]] == ["shard-000"]
+        begun_path(shard_path(log, 0)).write_text("another\n")
+        assert fsck(log).exit_code == 1
+
+
+def test_the_entries_of_the_super_log_are_counted_apart(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "check", lambda *_: Report(1, 3, (), num_super=4))
+    assert fsck(log).stdout == "1 shards, 3 entries, 4 of the super-log: clean\n"
 
 
 def test_an_interrupted_check_is_exit_code_130_and_no_verdict(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The check of an edge in an interpreter of its own: it sees what any check sees, and inherits nothing."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ledger.log import shard_path
 from ledger.note import Signer
 from ledger.result import Result
 from ledger.shard import Shard
-from ledger.store import DATA_FILE
+from ledger.store import DATA_FILE, Store
 
 EDGE = 17
 
@@ -73,3 +74,13 @@ def test_a_check_with_a_defect_is_not_taken_for_a_sound_shard(
     monkeypatch.setattr(fsck_afresh, "_COMMAND", "1 // 0")
     with pytest.raises(CheckFailed, match="ended with 1"):
         check_afresh(shard, signer.key)
+
+
+def test_a_shard_that_may_not_be_opened_is_not_taken_for_a_sound_one(
+    shard: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert found_in(shard, signer.key).problems == ()
+    with closing(Store.open(shard, map_bytes=1 << 28, lock_wait_s=0)):
+        (told,) = found_in(shard, signer.key).problems
+    assert "an owner has it open" in told.what

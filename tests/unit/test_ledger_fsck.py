@@ -7,19 +7,23 @@ import hashlib
 import os
 import shutil
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
-from fsck_logs import NAME, START_NS, append, entropy_of, fill, forge, item, keys_of_log, open_shard
+from fsck_logs import NAME, START_NS, append, entropy_of, fill, forge, item, keys_of_log, open_shard, open_store
 from settling import account, asset, ending, id_of, money, ownership
 
-from ledger import fsck_report
+from ledger import fsck_report, runs
 from ledger.entry import Entry, Flag, Kind
-from ledger.fsck import Report, check
+from ledger.fsck import CheckFailed, Report, check
 from ledger.fsck_shard import ShardCheck
-from ledger.log import begun_path, open_keys, shard_path
+from ledger.head import Head
+from ledger.log import VERIFIER_FILE, begun_path, open_keys, shard_path
 from ledger.payload import Payload
+from ledger.runs import Family
+from ledger.store import DATA_FILE
 
 PLAIN = [asset(1, 7), asset(2, 7), asset(3, 7)]
 FUNDED = [account(1, Flag.DEBITS_WITHIN_CREDITS), account(2), money(10, 2, 1, 100)]
@@ -73,6 +77,77 @@ def test_a_checkpoint_of_fewer_entries_than_there_are_is_checked_at_its_size(tmp
             append(shard, item(number))
         assert shard.tree_size == 120
     assert check(tmp_path) == Report(1, 120, ())
+
+
+def test_entries_that_nobody_has_signed_are_told(tmp_path: Path) -> None:
+    """Whoever can write into the file, and has no key, can append to it and keep the old checkpoint."""
+    with open_shard(tmp_path, num_shards=1) as shard:
+        append(shard, item(1), item(2))
+        note = shard.checkpoint()
+    with open_shard(tmp_path, num_shards=1) as shard:
+        append(shard, *(item(number) for number in range(3, 10)))
+    with closing(open_store(tmp_path)) as store:
+        with store.read() as snapshot:
+            head = Head.of(snapshot)
+        with store.write() as batch:
+            batch.put_state("head", msgspec.structs.replace(head, checkpoint=note).pack())
+    expected = [
+        "shard-000 head: nobody has signed the last 7 of 9 entries; "
+        "an owner that signs seldom does so when it closes the shard"
+    ]
+    assert lines(check(tmp_path)) == lines(check(tmp_path, keys_of_log(tmp_path, 1).verifier_keys)) == expected
+
+
+def test_a_check_with_a_defect_is_told_with_what_the_others_found(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ShardCheck.run
+
+    def failing(self: ShardCheck) -> None:
+        self._at("its index")
+        if self._store.path.name == "shard-000":
+            raise AssertionError("a defect of the check")
+        run(self)
+
+    monkeypatch.setattr(ShardCheck, "run", failing)
+    (log / "shard-001" / DATA_FILE).write_bytes(
+        (log / "shard-001" / DATA_FILE).read_bytes().replace(b"content of 12", b"content of XX")
+    )
+    with pytest.raises(CheckFailed, match="a defect of its own") as caught:
+        check(log, num_at_once=1)
+    assert caught.value.report is not None
+    assert lines(caught.value.report) == [
+        "shard-000 its index: not checked to the end: the check ended with a defect of its own; see its traceback",
+        "shard-001 entry 1: its content does not have the hash that it names",
+    ]
+
+
+def test_a_forged_manifest_of_the_index_is_damage_and_no_defect(log: Path) -> None:
+    rows = b"".join(runs._RUN.pack(family, 1, *row) for family in Family for row in ((0, 1 << 50, 0), (1 << 50, 1, 0)))
+    data = runs._MANIFEST.pack(runs._MAGIC, 8188, 2 * len(Family), bytes(16)) + rows
+    with closing(open_store(log)) as store, store.write() as batch:
+        batch.put_state("index", data + runs._CHECKSUM.pack(runs._checksum(data)))
+    (told,) = lines(check(log))
+    assert told.startswith("shard-000 manifest of the index: a run has more entries or items than there may be")
+
+
+def test_a_bare_copy_is_checked_without_a_trace(log: Path, tmp_path: Path) -> None:
+    copy = shard_path(tmp_path / "copy", 0)
+    copy.mkdir(parents=True)
+    for name in (VERIFIER_FILE, begun_path(copy).name):
+        shutil.copy(log / name, tmp_path / "copy")
+    shutil.copy(shard_path(log, 0) / DATA_FILE, copy)
+    assert check(copy) == Report(1, 7, ())
+    assert [file.name for file in copy.iterdir()] == [DATA_FILE]
+
+
+def test_who_may_not_write_checks_what_nobody_owns_and_is_told_else(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert check(log) == Report(2, 10, ())
+    with open_shard(log, 1):
+        report = check(log)
+    assert (report.ok, report.problems) == (False, ())
+    (refused,) = report.not_checked
+    assert refused.where.startswith("shard-001 ")
+    assert refused.what.startswith("an owner has it open, and this user may not be entered among its readers. Let ")
 
 
 def test_the_callers_keys_are_believed_and_not_the_directorys(log: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from index_shard import SEED, IndexShard
 
+from ledger import runs
 from ledger.errors import LedgerCorrupt
 from ledger.filter import Filter
 from ledger.index import MERGE_ITEMS_PER_ITEM, Index, Sizes
@@ -260,6 +261,22 @@ def test_exchanged_segments_are_found() -> None:
     shard.blobs[run.id, 0], shard.blobs[run.id, 1] = shard.blobs[run.id, 1], shard.blobs[run.id, 0]
     with pytest.raises(LedgerCorrupt, match="another segment is in its place"):
         shard.reopen()
+
+
+@pytest.mark.parametrize(
+    ("first", "num_entries", "num_items"), [(0, 1 << 50, 0), (0, (1 << 48) + 1, 0), (0, 7, 1 << 63), (0, 7, 1 << 46)]
+)
+def test_a_manifest_with_more_in_it_than_there_may_be_is_refused_by_name(
+    first: int, num_entries: int, num_items: int
+) -> None:
+    """Whoever can write it makes its checksum, too."""
+    rows = [(family, 1, first, num_entries, num_items) for family in Family]
+    rows += [(family, 1, num_entries, 1, num_items) for family in Family]
+    data = runs._MANIFEST.pack(runs._MAGIC, 8188, len(rows), bytes(16))
+    data += b"".join(runs._RUN.pack(*row) for row in sorted(rows))
+    manifest = data + runs._CHECKSUM.pack(runs._checksum(data))
+    with pytest.raises(LedgerCorrupt, match="more entries or items than there may be"):
+        Runs.open(manifest, lambda run, number: b"")
 
 
 def test_a_manifest_comes_back_as_it_went_and_any_damage_of_it_is_named() -> None:

@@ -13,16 +13,19 @@ from settling import id_of
 from shards import NOW_NS, append_assets, asset, bare, columns, content_of, keys_of, open_shard, payloads_of, root_of
 
 from ledger.entry import ENTRY_BYTES, Entries, Entry, Kind, encode, zeros
-from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt
+from ledger.errors import EntryInvalid, EntryNotFound, LedgerCorrupt, LedgerFull
 from ledger.head import Head
 from ledger.index import Sizes
+from ledger.log import shard_path
 from ledger.merkle import EMPTY_ROOT, verify_consistency
-from ledger.note import open_checkpoint
+from ledger.note import open_checkpoint, read_checkpoint
 from ledger.payload import BATCH_BYTES_MAX, Payload, canonical_json
+from ledger.reader import Reader
 from ledger.receipt import verify
 from ledger.result import Result
 from ledger.runs import Family
 from ledger.shard import Publishing, Shard
+from ledger.store import Store
 
 MS = 1_000_000
 SMALL = Sizes(block_entries=64, batch_entries_max=16, segment_items=8, fan_in=3)
@@ -366,6 +369,39 @@ def test_the_stored_checkpoint_is_signed_after_so_many_entries_or_so_long(tmp_pa
             asked = open_checkpoint(shard.checkpoint(), [keys_of(tmp_path).signers[0].key])
             assert asked.tree_size == number, "who asks is told of all that is durable"
     assert sizes == [1, 1, 1, 1, 5, 6, 6], "the first, the fifth as the fourth since, the sixth as it was late"
+
+
+@pytest.mark.parametrize("record", [Shard.append, Shard.sequence])
+def test_what_no_checkpoint_covers_is_signed_when_the_shard_is_closed(
+    tmp_path: Path, record: Callable[..., object]
+) -> None:
+    with open_shard(tmp_path, publishing=Publishing(100, 10**9)) as shard:
+        append_assets(shard, [1])
+        record(shard, columns(asset(2)), payloads_of([2]))
+        record(shard, columns(asset(3)), payloads_of([3]))
+        with shard._store.read() as snapshot:
+            assert read_checkpoint(Head.of(snapshot).checkpoint).tree_size == 1
+    with Reader.open(shard_path(tmp_path, 0)) as reader:
+        signed = open_checkpoint(reader.checkpoint(), [keys_of(tmp_path).signers[0].key])
+        assert (signed.tree_size, signed.root) == (3, reader.tree(3).root)
+    open_shard(tmp_path).close()
+
+
+def test_a_shard_that_cannot_be_signed_to_its_end_is_closed_and_whole_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = open_shard(tmp_path, publishing=Publishing(100, 10**9))
+    append_assets(shard, [1])
+    append_assets(shard, [2])
+
+    def full(*_: object) -> None:
+        raise LedgerFull("no room", where="disk", fix="Make some.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", full)
+        shard.close()
+    with open_shard(tmp_path) as again:
+        assert (again.tree_size, append_assets(again, [2])) == (2, [Result.EXISTS])
 
 
 def test_what_is_sequenced_is_seen_by_every_read_and_has_its_place_already(shard: Shard, tmp_path: Path) -> None:

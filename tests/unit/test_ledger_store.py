@@ -1,6 +1,8 @@
 """The store: a batch is all there or not at all, a snapshot is one moment, and what is missing is said to be."""
 
+import os
 import random
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull
-from ledger.store import DATA_FILE, NEW_FILE, READERS_MAX, TABLES, Batch, Store, has_data, unpack_index
+from ledger.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull, LedgerLocked, LedgerReadOnly
+from ledger.store import DATA_FILE, NEW_FILE, READERS_FILE, READERS_MAX, TABLES, Batch, Store, has_data, unpack_index
 
 MAP_BYTES = 1 << 24
 WIDTH = 4
@@ -304,6 +306,34 @@ def test_who_only_reads_cannot_write(store: Store) -> None:
             assert snapshot.entries(0, 3, WIDTH) == items(0, 3)
         with pytest.raises(LedgerError), reading.write():
             pass
+
+
+def test_who_may_not_write_keeps_owners_out_while_it_looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_rows(store, 3)
+    path = store.path
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(LedgerReadOnly, match="an owner has it open") as caught:
+        Store.open_readonly(path)
+    assert caught.value.where == str(path / READERS_FILE)
+    store.close()
+    (path / READERS_FILE).unlink()
+    for _ in range(2):
+        with closing(Store.open_readonly(path)) as reading, reading.read() as snapshot:
+            assert snapshot.entries(0, 3, WIDTH) == items(0, 3)
+            with pytest.raises(LedgerLocked):
+                open_store(path)
+    assert not (path / READERS_FILE).exists()
+    open_store(path).close()
+
+
+def test_a_file_without_an_owner_is_read_without_a_trace(store: Store, tmp_path: Path) -> None:
+    append_rows(store, 3)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(store.path / DATA_FILE, copy)
+    with closing(Store.open_readonly(copy)) as reading, reading.read() as snapshot:
+        assert snapshot.entries(0, 3, WIDTH) == items(0, 3)
+    assert [file.name for file in copy.iterdir()] == [DATA_FILE]
 
 
 def test_a_closed_store_says_so(store: Store) -> None:

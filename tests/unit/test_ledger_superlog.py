@@ -1,18 +1,22 @@
 """Super-checkpoints: every moment holds all shards, no shard ever goes back, and one key verifies an entry of any."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from memory_log import MemoryLog, some_entries
 
+from ledger import superlog as superlog_module
 from ledger.entry import ENTRY_BYTES, Flag, Kind, as_bytes, from_bytes
 from ledger.errors import (
     EntryNotFound,
     LedgerCorrupt,
     LedgerError,
+    LedgerFull,
     LogMismatch,
     NotConsistent,
     ReceiptInvalid,
@@ -25,7 +29,7 @@ from ledger.note import Policy, Signer, add_cosignatures, open_checkpoint, parse
 from ledger.peer import recorded_peer
 from ledger.prove import receipt_under
 from ledger.receipt import verify, verify_with_policy
-from ledger.superlog import Chain, SuperLog, View, is_chain, parse_chain, stored_chain, verify_chain
+from ledger.superlog import Chain, SuperLog, View, is_chain, parse_chain, stored_chain, stored_newest, verify_chain
 from ledger.tile_client import VerifiedTiles
 from ledger.tiles import serve
 from ledger.witness import Witness, build_request
@@ -148,6 +152,98 @@ def test_a_shard_that_does_not_show_itself_stays_as_it_was(superlog: SuperLog, p
     assert superlog.commit([]) == note
     superlog.commit(moment([13, 0, 9], [14, 2, 9]))
     assert superlog.sizes() == {0: 14, 1: 2, 2: 9}
+
+
+def test_a_full_moment_is_found_again_after_another_one(
+    open_super: Callable[..., SuperLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many shards as there may be: nothing but the entry before the moment says where it begins."""
+    monkeypatch.setattr(superlog_module, "NUM_WATCHED_MAX", NUM_SHARDS)
+    superlog = open_super()
+    superlog.commit(moment([], [13, 0, 7]))
+    superlog.commit(moment([13, 0, 7], [13, 5, 9]))
+    superlog.close()
+    again = open_super()
+    assert again.sizes() == {0: 13, 1: 5, 2: 9}
+    again.close()
+
+
+def test_a_super_log_may_grow_as_large_as_its_owner_says(tmp_path: Path) -> None:
+    keys = [signer.key for signer in SIGNERS]
+    with (
+        closing(
+            SuperLog.open(tmp_path, "example.org/log", keys, lambda: 1, entropy=os.urandom, map_bytes=1 << 16)
+        ) as superlog,
+        pytest.raises(LedgerFull, match="map is full"),
+    ):
+        for size in range(1, 40):
+            superlog.commit(moment([size - 1] * NUM_SHARDS, [size] * NUM_SHARDS))
+
+
+# ---- what was begun is not begun again
+
+
+@pytest.mark.parametrize("part", ["super", "super/key", "super/shard-000"])
+def test_a_super_log_that_was_lost_is_not_begun_anew(
+    open_super: Callable[..., SuperLog], tmp_path: Path, part: str
+) -> None:
+    superlog = open_super()
+    superlog.commit(moment([], [13, 0, 7]))
+    superlog.close()
+    (tmp_path / "super").rename(tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", tmp_path / "super")
+    lost = tmp_path / part
+    if lost.is_dir():
+        shutil.rmtree(lost)
+    else:
+        lost.unlink()
+    for read in (open_super, lambda: stored_newest(tmp_path)):
+        with pytest.raises(LedgerCorrupt, match="second history") as caught:
+            read()
+        assert caught.value.where == str(tmp_path / "super.begun")
+    assert not lost.exists(), "nothing was made in its place"
+    shutil.rmtree(tmp_path / "super", ignore_errors=True)
+    (tmp_path / "copy").rename(tmp_path / "super")
+    restored = open_super()
+    assert restored.sizes() == {0: 13, 1: 0, 2: 7}
+    restored.close()
+
+
+def test_a_super_log_in_the_place_of_another_is_refused(open_super: Callable[..., SuperLog], tmp_path: Path) -> None:
+    open_super().close()
+    begun = tmp_path / "super.begun"
+    assert begun.read_text() == (tmp_path / "super/verifier.keys").read_text()
+    shutil.rmtree(tmp_path / "super")
+    line = begun.read_text()
+    begun.unlink()
+    open_super().close()
+    begun.write_text(line)
+    with pytest.raises(LedgerCorrupt, match="another key"):
+        open_super()
+
+
+def test_a_super_log_that_lost_the_word_that_it_was_begun_gets_it_again(
+    open_super: Callable[..., SuperLog], tmp_path: Path
+) -> None:
+    open_super().close()
+    line = (tmp_path / "super.begun").read_text()
+    (tmp_path / "super.begun").unlink()
+    open_super().close()
+    assert (tmp_path / "super.begun").read_text() == line
+
+
+def test_the_newest_moment_is_read_beside_the_owner_and_there_may_be_none(
+    open_super: Callable[..., SuperLog], tmp_path: Path
+) -> None:
+    assert stored_newest(tmp_path) == {}
+    superlog = open_super()
+    superlog.commit(moment([], [13, 0, 7]))
+    newest = superlog.newest()
+    superlog.close()
+    assert stored_newest(tmp_path) == newest
+    assert [(each.tree_size, each.root) for each in newest.values()] == [
+        (size, LOGS[number].root(size)) for number, size in enumerate([13, 0, 7])
+    ]
 
 
 # ---- refusals

@@ -1,8 +1,10 @@
 """The keeper of a shard: an asset with its parents and receipt, once for ever."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import lmdb
@@ -15,11 +17,12 @@ from engine.generators.contract import ModelInfo
 from engine.records import META_REASONS_MAX, Outcome, ShardKeeper, found, refuse_other_layouts, source_of
 from engine.request import Asset, Reason
 from engine.tiers import Tier
-from ledger.entry import Entry, Kind, owner_of
+from ledger.entry import Entry, Kind, encode, from_bytes, owner_of
 from ledger.errors import LayoutUnsupported, LedgerCorrupt, LedgerFull, ReceiptInvalid
 from ledger.fsck import check
-from ledger.log import LogKeys, shard_path
+from ledger.log import LogKeys, open_keys, shard_path
 from ledger.receipt import verify
+from ledger.shard import Shard
 from ledger.store import DATA_FILE
 
 
@@ -260,3 +263,69 @@ def test_a_log_of_another_release_is_refused_before_anything_is_started_on_it(
         environment.open_db(b"blobs")
     with pytest.raises(LayoutUnsupported, match="another release"):
         refuse_other_layouts(tmp_path, len(keepers))
+
+
+# ---- a shard that was put back
+
+
+def put_back(tmp_path: Path, shard: int) -> None:
+    """A ledger with assets in both shards and a moment of them; then one shard is again what it was before the moment.
+    What it was lies in `newest`."""
+    for number in (1, 2):
+        _, keepers = open_keepers(tmp_path)
+        for keeper in keepers:
+            assert keeper.commit([commit(number)])[0].recorded
+        sizes = keepers[0].moments.sizes()
+        if number == 2:
+            keepers[0].moments.commit([keeper.view(sizes.get(place, 0)) for place, keeper in enumerate(keepers)])
+        for keeper in keepers:
+            keeper.close()
+        shutil.copytree(shard_path(tmp_path, shard), tmp_path / f"copy {number}")
+    replace_shard(tmp_path, shard, "copy 1")
+
+
+def replace_shard(tmp_path: Path, shard: int, copy: str) -> None:
+    shutil.rmtree(shard_path(tmp_path, shard))
+    shutil.copytree(tmp_path / copy, shard_path(tmp_path, shard))
+
+
+def keeper_alone(tmp_path: Path, shard: int) -> ShardKeeper:
+    """As each actor has it: nobody else in the process owns anything of the ledger."""
+    keys = open_keys(tmp_path, "mintage.test", 2)
+    return ShardKeeper(tmp_path, keys, shard, map_bytes=1 << 28, now_ns=lambda: NOW_MS * 10**6, entropy=os.urandom)
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_shard_that_was_put_back_is_not_kept_and_the_newest_copy_is(tmp_path: Path, shard: int) -> None:
+    put_back(tmp_path, shard)
+    file = shard_path(tmp_path, shard) / DATA_FILE
+    before = file.read_bytes()
+    for begin in {0, shard}:  # the embedded engine has the other one's keeper in this process
+        with ExitStack() as opened, pytest.raises(LedgerCorrupt, match="recorded 4 entries of it") as caught:
+            for number in range(begin, shard + 1):
+                opened.callback(keeper_alone(tmp_path, number).close)
+        assert caught.value.where == f"mintage.test/shard-{shard}"
+    assert file.read_bytes() == before, "nothing was written or signed"
+    replace_shard(tmp_path, shard, "copy 2")
+    keeper = keeper_alone(tmp_path, shard)
+    assert keeper.shard.tree_size == 4
+    keeper.close()
+
+
+def test_a_shard_with_another_history_is_not_kept(tmp_path: Path) -> None:
+    put_back(tmp_path, 1)
+    keys = open_keys(tmp_path, "mintage.test", 2)
+    with Shard.open(shard_path(tmp_path, 1), 1, keys.signers[1], lambda: NOW_MS * 10**6, entropy=os.urandom) as shard:
+        for number in range(1, 8):
+            owner = from_bytes(encode(Entry(kind=Kind.MODEL, id=bytes([number] * 16))))
+            assert not shard.append(owner).results.any()
+    with pytest.raises(LedgerCorrupt, match="recorded 4 entries of it"):
+        keeper_alone(tmp_path, 1)
+
+
+def test_a_keeper_gives_its_super_log_the_room_that_the_shards_have(tmp_path: Path) -> None:
+    _, keepers = open_keepers(tmp_path, map_bytes=1 << 20)
+    info = keepers[0].moments.log._store._environment.info()
+    assert info["map_size"] == 1 << 20
+    for keeper in keepers:
+        keeper.close()
