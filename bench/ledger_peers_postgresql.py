@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.ledger_peers_work import Accounts, BatchRefused, PeerMissing, Rows, Transfers, id_column
+from bench.ledger_peers_work import Accounts, BatchRefused, PeerMissing, Prepared, Rows, Transfers, id_column
 from ledger.entry import ENTRY_BYTES
 
 USER = "postgres"
@@ -163,13 +163,14 @@ class Postgresql:
             f"fsync and synchronous_commit on, shared_buffers {SHARED_BUFFERS}, defaults otherwise; binary COPY; "
             "balances are checked at the end of a batch, which stands or falls as a whole"
         )
-        self._size = 0
 
-    def append(self, rows: Rows) -> None:
-        places = np.arange(self._size, self._size + len(rows), dtype=">i8")
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        places = np.arange(first_index, first_index + len(rows), dtype=">i8")
+        return copy_rows(places, id_column(rows), rows.view(f"V{ENTRY_BYTES}")[:, 0])
+
+    def append(self, batch: Prepared) -> None:
         with self._transaction() as cursor:
-            copy(cursor, "entries", places, id_column(rows), rows.view(f"V{ENTRY_BYTES}")[:, 0])
-        self._size += len(rows)
+            copy(cursor, "entries", batch)
 
     def find(self, entry_id: bytes) -> bytes | None:
         query = "SELECT entry FROM entries WHERE id = %b"
@@ -179,12 +180,15 @@ class Postgresql:
     def open_accounts(self, accounts: Accounts) -> None:
         zero = np.zeros(len(accounts.ids), ">i8")
         with self._transaction() as cursor:
-            copy(cursor, "accounts", accounts.ids, accounts.limited, zero, zero)
+            copy(cursor, "accounts", copy_rows(accounts.ids, accounts.limited, zero, zero))
 
-    def settle(self, transfers: Transfers) -> None:
+    def prepare_transfers(self, transfers: Transfers) -> Prepared:
         ids, debits, credits = (transfers[name] for name in ("id", "debit", "credit"))
+        return copy_rows(ids, debits, credits, transfers["amount"].astype(">i8"))
+
+    def settle(self, batch: Prepared) -> None:
         with self._transaction() as cursor:
-            copy(cursor, "batch", ids, debits, credits, transfers["amount"].astype(">i8"))
+            copy(cursor, "batch", batch)
             cursor.execute("INSERT INTO transfers SELECT * FROM batch")
             if not cursor.execute(UPDATE).fetchone()[0]:
                 raise BatchRefused("an account of the batch is unknown")
@@ -209,8 +213,14 @@ class Postgresql:
             raise BatchRefused(str(error)) from error
 
 
-def copy(cursor: Any, table: str, *columns: NDArray[Any]) -> None:
-    """COPY columns of equal length and fixed width, numbers big-endian, into a table, in its order of columns.
+def copy(cursor: Any, table: str, rows: bytes) -> None:
+    """COPY what `copy_rows` has made into a table."""
+    with cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as stream:
+        stream.write(rows)
+
+
+def copy_rows(*columns: NDArray[Any]) -> bytes:
+    """Columns of equal length and fixed width, numbers big-endian, in a table's order, as COPY takes them.
 
     Source: PostgreSQL 15's documentation of COPY, "Binary Format": a row is the number of its fields (16 bits), and
     each field its length (32 bits) and its bytes.
@@ -223,8 +233,7 @@ def copy(cursor: Any, table: str, *columns: NDArray[Any]) -> None:
     for place, column in enumerate(columns):
         rows[f"width_{place}"] = column.dtype.itemsize
         rows[f"value_{place}"] = column
-    with cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as stream:
-        stream.write(COPY_HEADER + rows.tobytes() + COPY_TRAILER)
+    return COPY_HEADER + rows.tobytes() + COPY_TRAILER
 
 
 def missing() -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.ledger_peers_work import Accounts, BatchRefused, Rows, Transfers, cut, entries_of, ids_of
+from bench.ledger_peers_work import Accounts, BatchRefused, Prepared, Rows, Transfers, cut, entries_of, ids_of
 from ledger.entry import ID_BYTES
 
 CACHE_KIB = 256 * 1024
@@ -73,15 +73,14 @@ class Sqlite:
         self._file = folder / "ledger.db"
         self._db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._db.executescript(SETTINGS + SCHEMA)
-        self._size = 0
 
-    def append(self, rows: Rows) -> None:
-        places = range(self._size, self._size + len(rows))
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        places = range(first_index, first_index + len(rows))
+        return list(zip(places, ids_of(rows), entries_of(rows), strict=True))
+
+    def append(self, batch: Prepared) -> None:
         with self._transaction():
-            self._db.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?)", zip(places, ids_of(rows), entries_of(rows), strict=True)
-            )
-        self._size += len(rows)
+            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch)
 
     def find(self, entry_id: bytes) -> bytes | None:
         row = self._db.execute("SELECT entry FROM entries WHERE id = ?", (entry_id,)).fetchone()
@@ -94,11 +93,13 @@ class Sqlite:
                 "INSERT INTO accounts (id, limited) VALUES (?, ?)", zip(ids, accounts.limited.tolist(), strict=True)
             )
 
-    def settle(self, transfers: Transfers) -> None:
+    def prepare_transfers(self, transfers: Transfers) -> Prepared:
         ids, debits, credits = (cut(transfers[name].tobytes(), ID_BYTES) for name in ("id", "debit", "credit"))
-        rows = zip(ids, debits, credits, transfers["amount"].tolist(), strict=True)
+        return list(zip(ids, debits, credits, transfers["amount"].tolist(), strict=True))
+
+    def settle(self, batch: Prepared) -> None:
         with self._transaction():
-            self._db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO batch VALUES (?, ?, ?, ?)", batch)
             self._db.execute("INSERT INTO transfers SELECT * FROM batch ORDER BY id")
             num_moved = self._db.execute(MOVED).rowcount
             if self._db.execute(UPDATE).rowcount != num_moved:

@@ -4,14 +4,13 @@ None of them settles: they have no notion of a balance, and one written on top w
 """
 
 import importlib
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import lmdb
 import numpy as np
 
-from bench.ledger_peers_work import BatchRefused, Rows, cut, entries_of, ids_of
+from bench.ledger_peers_work import BatchRefused, Prepared, Rows, cut, entries_of, ids_of
 from ledger.merkle import EMPTY_ROOT
 
 INDEX_BYTES = 8
@@ -30,17 +29,14 @@ class RawLmdb:
         self.version = lmdb_version()
         self.notes = "sequential puts by index, append=True, sync at every commit; no ids, no deduplication"
         self._env = lmdb.open(str(folder), map_size=MAP_BYTES)
-        self._size = 0
 
-    def append(self, rows: Rows) -> None:
-        self.put(entries_of(rows))
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        return index_keys(first_index, len(rows)), entries_of(rows)
 
-    def put(self, values: Sequence[bytes]) -> None:
-        """`append` of what is in pieces already."""
+    def append(self, batch: Prepared) -> None:
+        keys, values = batch
         with self._env.begin(write=True) as txn:
-            keys = index_keys(self._size, len(values))
             txn.cursor().putmulti(zip(keys, values, strict=True), append=True)
-        self._size += len(values)
 
     def bytes_on_disk(self) -> int:
         return lmdb_bytes(self._env)
@@ -58,17 +54,17 @@ class IndexedLmdb:
         self._env = lmdb.open(str(folder), map_size=MAP_BYTES, max_dbs=2)
         self._entries = self._env.open_db(b"entries")
         self._ids = self._env.open_db(b"ids")
-        self._size = 0
 
-    def append(self, rows: Rows) -> None:
-        keys = index_keys(self._size, len(rows))
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        return index_keys(first_index, len(rows)), ids_of(rows), entries_of(rows)
+
+    def append(self, batch: Prepared) -> None:
+        keys, ids, values = batch
         with self._env.begin(write=True) as txn:
-            ids = zip(ids_of(rows), keys, strict=True)
-            _, num_added = txn.cursor(self._ids).putmulti(ids, overwrite=False)
-            if num_added < len(rows):
+            _, num_added = txn.cursor(self._ids).putmulti(zip(ids, keys, strict=True), overwrite=False)
+            if num_added < len(ids):
                 raise BatchRefused("an id is there already, or twice in the batch")
-            txn.cursor(self._entries).putmulti(zip(keys, entries_of(rows), strict=True), append=True)
-        self._size += len(rows)
+            txn.cursor(self._entries).putmulti(zip(keys, values, strict=True), append=True)
 
     def find(self, entry_id: bytes) -> bytes | None:
         with self._env.begin() as txn:
@@ -104,19 +100,20 @@ class RocksDb:
         self._ids_handle = self._entries.get_column_family_handle("ids")
         self._durably = rocksdict.WriteOptions()
         self._durably.sync = True
-        self._size = 0
 
-    def append(self, rows: Rows) -> None:
-        ids = ids_of(rows)
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        return index_keys(first_index, len(rows)), ids_of(rows), entries_of(rows)
+
+    def append(self, batch: Prepared) -> None:
+        keys, ids, values = batch
         if len(set(ids)) < len(ids) or any(key is not None for key in self._ids.get(ids)):
             raise BatchRefused("an id is there already, or twice in the batch")
-        batch = self._rocksdict.WriteBatch(raw_mode=True)
-        put = batch.put
-        for key, entry_id, entry in zip(index_keys(self._size, len(rows)), ids, entries_of(rows), strict=True):
+        writes = self._rocksdict.WriteBatch(raw_mode=True)
+        put = writes.put
+        for key, entry_id, entry in zip(keys, ids, values, strict=True):
             put(key, entry)
             put(entry_id, key, self._ids_handle)
-        self._entries.write(batch, self._durably)
-        self._size += len(rows)
+        self._entries.write(writes, self._durably)
 
     def find(self, entry_id: bytes) -> bytes | None:
         key = self._ids.get(entry_id)
@@ -148,8 +145,11 @@ class PymerkleTree:
         self._tree.con.execute("PRAGMA synchronous = FULL")
         self._root = EMPTY_ROOT
 
-    def append(self, rows: Rows) -> None:
-        self._tree.append_entries(entries_of(rows))
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        return entries_of(rows)
+
+    def append(self, batch: Prepared) -> None:
+        self._tree.append_entries(batch)
         self._root = self._tree.get_root()
 
     def root(self) -> bytes:

@@ -1,11 +1,13 @@
-"""The work that every peer of bench.ledger_peers gets, and what it has to be able to do to take part.
+"""The work that every peer of bench.ledger_peers gets, the ledger among them, and what it takes to take part.
 
 All of it comes from one seed, so every peer, and every run, stores the same bytes: entries of 240 bytes as the ledger
 writes them, with a random id and random hashes, and transfers between random accounts. Account 0 is the bank, which may
 owe; all others may spend only what they have got, and the bank gives each of them `FUNDS` before the clock starts.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -20,6 +22,9 @@ NUM_ACCOUNTS = 10_000  # as in TigerBeetle's own benchmark
 AMOUNT_MAX = 1_000_000
 FUNDS = 10**12
 START_NS = 1_700_000_000 * 10**9
+WARM_UP_ENTRIES = 64
+WARM_UP_INDEX, SINGLES_INDEX = 1 << 48, 1 << 50
+"""What is appended before the clock starts, and one by one, is made from here on, so that no id comes twice."""
 
 Rows = NDArray[np.uint8]
 """uint8[n, 240]: entries as bytes, a row an entry."""
@@ -28,6 +33,10 @@ TRANSFER_DTYPE = np.dtype(
 )
 Transfers = NDArray[np.void]
 """An array of `TRANSFER_DTYPE`."""
+Prepared = Any
+"""Entries or transfers in the form in which a store's own interface takes them."""
+AppendOne = Callable[[bytes], Awaitable[object]]
+"""Append an entry (bytes[240]); it is durable when this returns."""
 
 
 class PeerMissing(Exception):
@@ -35,7 +44,8 @@ class PeerMissing(Exception):
 
 
 class BatchRefused(Exception):
-    """A peer refused a batch (an id it has, an overdraft, an unknown account) and kept nothing of it."""
+    """A peer refused a batch (an id it has, an overdraft, an unknown account) and kept nothing of it; the ledger, which
+    answers for each entry, has kept the others."""
 
 
 class Accounts(msgspec.Struct, frozen=True):
@@ -51,15 +61,20 @@ class Accounts(msgspec.Struct, frozen=True):
 
 
 class Peer(Protocol):
-    """A store of somebody else's. What it has taken when a call returns is on the disk.
+    """A store. What it has taken when a call returns is on the disk.
 
-    `notes` says in what its work differs from the ledger's, and which settings it runs with.
+    `prepare` and `prepare_transfers` are never in a batch's time, whoever the peer is. `notes` says in what its work
+    differs from the others', and which settings it runs with.
     """
 
     version: str
     notes: str
 
-    def append(self, rows: Rows) -> None:
+    def prepare(self, first_index: int, rows: Rows) -> Prepared:
+        """Entries for `append`, which stores them from `first_index` on."""
+        ...
+
+    def append(self, batch: Prepared) -> None:
         """Store entries at the next indices.
 
         Raises:
@@ -93,7 +108,11 @@ class Settles(Protocol):
         """Open them, empty."""
         ...
 
-    def settle(self, transfers: Transfers) -> None:
+    def prepare_transfers(self, transfers: Transfers) -> Prepared:
+        """Transfers for `settle`."""
+        ...
+
+    def settle(self, batch: Prepared) -> None:
         """Apply all of a batch, or none of it.
 
         Raises:
@@ -104,6 +123,15 @@ class Settles(Protocol):
 
     def balances(self) -> dict[bytes, tuple[int, int]]:
         """Account id -> (sum of its debits, sum of its credits)."""
+        ...
+
+
+@runtime_checkable
+class CommitsGroups(Protocol):
+    """A peer that brings its own way of appending what many callers hand in, an entry each."""
+
+    def committing(self) -> AbstractContextManager[AppendOne]:
+        """The way, for as long as it is open; nobody else may append meanwhile."""
         ...
 
 
@@ -159,6 +187,11 @@ def transfers(opened: Accounts, number: int, num: int) -> Transfers:
 def id_column(rows: Rows) -> NDArray[np.void]:
     """V16[n]: the id of every entry."""
     return rows.view(ENTRY_DTYPE)[:, 0]["id"]
+
+
+def rows_of(data: bytes) -> Rows:
+    """The entries in `data`, which are 240 bytes each."""
+    return np.frombuffer(data, np.uint8).reshape(-1, ENTRY_BYTES)
 
 
 def ids_of(rows: Rows) -> list[bytes]:

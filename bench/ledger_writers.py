@@ -1,35 +1,28 @@
 """Processes that append, side by side: shards of the ledger, and py-lmdb alone for comparison.
 
-Each process makes a slice of its entries first and holds it in memory; then all begin at once, and the time is the wall
-clock's from there to the last of them. So the making of the entries does not count, and what the processes take from
-each other (cores, the disk) does.
+Each process makes a slice of its entries first and holds it in memory, in the form that the store takes; then all begin
+at once, and the time is the wall clock's from there to the last of them. So the making of the entries does not count,
+and what the processes take from each other (cores, the disk) does.
 """
 
 import multiprocessing
-import os
 import time
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from bench.ledger_peers_ledger import LOG_NAME, NUM_SHARDS, Ledger
 from bench.ledger_peers_stores import RawLmdb
-from bench.ledger_peers_work import APPEND_BATCH, Rows, entries, entries_of
-from ledger.entry import ENTRY_DTYPE
-from ledger.log import open_keys, shard_path
-from ledger.result import Result
-from ledger.shard import Publishing, Shard
+from bench.ledger_peers_work import APPEND_BATCH, WARM_UP_ENTRIES, WARM_UP_INDEX, Peer, entries
+from ledger.log import open_keys
+from ledger.warm import warm_up
 
-LOG_NAME = "bench.example/ledger"
-NUM_SHARDS = 2
-PUBLISHING = Publishing(num_entries=APPEND_BATCH, interval_ms=10)
-WARM_UP_ENTRIES = 64
 WAIT_S_MAX = 600.0
 SHARD_STRIDE = 1 << 40
-"""Entries are made from an index; each shard has its own range of them."""
+"""Entries are made from an index; each shard has its own range of them. Shard 0 has that of a peer that is alone."""
 
 
 class _Order(NamedTuple):
@@ -37,28 +30,6 @@ class _Order(NamedTuple):
 
     num_entries: int
     names: tuple[str, ...]
-
-
-class _Ledger:
-    """A shard; every entry has to be recorded."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._shard = open_shard(folder, number)
-
-    def append(self, batch: Rows) -> None:
-        appended = self._shard.append(batch.view(ENTRY_DTYPE)[:, 0])
-        assert (appended.results == Result.OK).all(), "the ledger refused an entry"
-
-    def close(self) -> None:
-        self._shard.close()
-
-
-def open_shard(folder: Path, number: int) -> Shard:
-    """A shard of the benchmark's log."""
-    signer = open_keys(folder, LOG_NAME, NUM_SHARDS).signers[number]
-    return Shard.open(
-        shard_path(folder, number), number, signer, time.time_ns, entropy=os.urandom, publishing=PUBLISHING
-    )
 
 
 class Writers:
@@ -69,6 +40,7 @@ class Writers:
     """
 
     def __init__(self, folder: Path) -> None:
+        warm_up()  # once here, so that on a new machine not every process compiles
         context = multiprocessing.get_context("spawn")
         barrier = context.Barrier(NUM_SHARDS)
         open_keys(folder / "ledger", LOG_NAME, NUM_SHARDS)
@@ -120,28 +92,32 @@ def _work(folder: Path, number: int, pipe: Connection, barrier: Barrier) -> None
     closed."""
     raw_folder = folder / f"lmdb-{number}"
     raw_folder.mkdir()
-    with closing(_Ledger(folder / "ledger", number)) as ledger, closing(RawLmdb(raw_folder)) as raw:
+    with closing(Ledger(folder / "ledger", number)) as ledger, closing(RawLmdb(raw_folder)) as raw:
+        stores: dict[str, Peer] = {"ledger": ledger, "lmdb": raw}
+        sizes = dict.fromkeys(stores, WARM_UP_ENTRIES)
+        for store in stores.values():
+            store.append(store.prepare(0, entries(WARM_UP_INDEX + number * SHARD_STRIDE, WARM_UP_ENTRIES)))
         done = number * SHARD_STRIDE
-        ledger.append(entries(done, WARM_UP_ENTRIES))
-        done += WARM_UP_ENTRIES
         pipe.send({})
         while (order := _received(pipe)) is not None:
-            batches = [
-                entries(done + begin, min(APPEND_BATCH, order.num_entries - begin))
-                for begin in range(0, order.num_entries, APPEND_BATCH)
-            ]
-            values: dict[str, Sequence[Any]] = {"ledger": batches}
-            if "lmdb" in order.names:
-                values["lmdb"] = [entries_of(batch) for batch in batches]
+            begins = range(0, order.num_entries, APPEND_BATCH)
+            batches = [entries(done + begin, min(APPEND_BATCH, order.num_entries - begin)) for begin in begins]
+            prepared = {
+                name: [
+                    stores[name].prepare(sizes[name] + begin, batch)
+                    for begin, batch in zip(begins, batches, strict=True)
+                ]
+                for name in order.names
+            }
             done += order.num_entries
             spans = {}
             for name in order.names:
-                append: Callable[[Any], None] = ledger.append if name == "ledger" else raw.put
                 barrier.wait(WAIT_S_MAX)
                 start_s = time.monotonic()
-                for batch in values[name]:
-                    append(batch)
+                for batch in prepared[name]:
+                    stores[name].append(batch)
                 spans[name] = (start_s, time.monotonic())
+                sizes[name] += order.num_entries
             pipe.send(spans)
 
 

@@ -2,23 +2,24 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bench import ledger as bench
-from bench.ledger_peers_work import accounts, funding
-from bench.ledger_writers import NUM_SHARDS, Writers, open_shard
+from bench.ledger_peers import PEERS, PeerFigures
+from bench.ledger_peers_ledger import NUM_SHARDS, open_shard
+from bench.ledger_writers import Writers
 from ledger.fsck import Report
 from ledger.fsck_report import Problem
 
-OPTIONS = argparse.Namespace(entries=40_000, slice=10_000, singles=640, sample=20, transfers=9_000)
+OPTIONS = argparse.Namespace(entries=32_768, slice=16_384, transfers=9_000, seconds=0.2 * len(PEERS))
 
 
 def test_a_small_run_measures_every_step_and_leaves_a_log_that_is_in_order(tmp_path: Path) -> None:
-    row, figures = bench.measure_ledger(tmp_path, OPTIONS)
-    assert figures["num_entries"] == row.num_entries == 40_000
+    figures = bench.measure_log(tmp_path, OPTIONS)
+    assert figures["num_entries"] == 32_768
     wanted = {"append_per_s", "append_ratio_lmdb", "single_append_ms_p50", "single_append_ms_p99", "transfers_per_s"}
     wanted |= {"proof_us", "receipt_us", "lookups_per_s", "bytes_per_entry", "fsck_entries_per_s"}
     assert all(figures[name] > 0 for name in wanted)
@@ -30,7 +31,8 @@ def test_a_small_run_measures_every_step_and_leaves_a_log_that_is_in_order(tmp_p
     for number in range(NUM_SHARDS):
         with open_shard(tmp_path / "ledger", number) as shard:
             sizes.append(shard.tree_size)
-    assert sum(sizes) >= 40_000 + 640
+    assert sizes[1] == 64 + 16_384
+    assert sizes[0] >= 64 + 16_384 + 64 + 10_000 + figures["num_transfers"]  # and single appends, and accounts
     assert not list(tmp_path.glob("lmdb-*"))
 
 
@@ -69,19 +71,39 @@ def test_a_finding_of_fsck_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mon
         bench.verify_all(tmp_path)
 
 
-def test_a_refused_entry_stops_the_run(tmp_path: Path) -> None:
-    with open_shard(tmp_path, 0) as shard, pytest.raises(AssertionError, match="refused"):
-        bench.must_append(shard, bench.money_entries(funding(accounts())[:5]))
-
-
 def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"room for .* need"):
         bench.refuse_too_small_a_disk(tmp_path, 10**15)
 
 
-def test_transfers_become_entries_of_the_same_sides_and_amounts() -> None:
-    batch = funding(accounts())[:5]
-    rows = bench.money_entries(batch)
-    for name in ("id", "debit", "credit"):
-        assert rows[name].tolist() == batch[name].tolist()
-    assert np.array_equal(rows["amount"], batch["amount"])
+def test_the_rate_of_two_processes_is_shown_apart_from_the_table_of_those_measured_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    alone = PeerFigures(
+        name="ledger",
+        version="this",
+        num_entries=1,
+        num_transfers=1,
+        appends_per_s=111_111,
+        lookups_per_s=1,
+        proof_us=1,
+        single_append_ms_p50=1,
+        single_append_ms_p99=1,
+        transfers_per_s=1,
+        bytes_per_entry=1,
+        notes="",
+    )
+    together = dict.fromkeys(bench.AppendFigures.__struct_fields__, 2.0) | {"append_per_s": 222_222.0}
+    rest = ("single_append_ms_p50", "single_append_ms_p99", "lookups_per_s", "proof_us", "receipt_us")
+    together |= dict.fromkeys((*rest, "transfers_per_s", "fsck_entries_per_s", "proof_entries"), 3.0)
+    monkeypatch.setattr(bench, "measure_log", lambda folder, options: together)
+    monkeypatch.setattr(bench, "measure", lambda name, *_: alone)
+    monkeypatch.setattr(bench, "available", lambda: dict.fromkeys(PEERS, "not today") | {"ledger": None})
+    monkeypatch.setattr(sys, "argv", ["bench", "--entries", "1", "--folder", str(tmp_path)])
+    bench.main()
+    table, apart = capsys.readouterr().out.split("Not in the table: 2 processes")
+    assert "111,111" in table and "222,222" not in table
+    assert "222,222" in apart
+    result = json.loads(apart.splitlines()[-1])
+    assert [peer["name"] for peer in result["peers"]] == ["ledger"]
+    assert result["append_per_s"] == 222_222
