@@ -28,8 +28,10 @@ CALLERS_MAX = 16_384
 WAITING_BYTES_MAX = 256 << 20
 """More is refused at once: it would only wait for longer than whoever asks does."""
 
-INTEGRATE_AFTER_S = 0.02
-"""What is sequenced is integrated so much later, with all that was sequenced meanwhile."""
+INTEGRATE_AFTER_S = 0.1
+INTEGRATE_BYTES = 4096 * ENTRY_BYTES
+"""What is sequenced is integrated so much later, with all that was sequenced meanwhile, or once it is so much. Seldom,
+because the disk serves one commit after the other: a batch that meets an integration waits for it."""
 
 _FIELDS: Any = ENTRY_DTYPE.fields
 _FLAGS: int = _FIELDS["flags"][1]
@@ -95,6 +97,8 @@ class Committer:
         self._is_closed = False
         self._closing = threading.Lock()
         self._sequenced = threading.Event()
+        self._sequenced_bytes = 0  # since the last integration; about, as two threads count
+        self._is_due = threading.Event()
         self._done = threading.Event()
         self._threads = (
             threading.Thread(target=self._run, name="committer", daemon=True),
@@ -156,20 +160,28 @@ class Committer:
                 outcomes = _parted(batch, self._shard.sequence(_entries(batch), _payloads(batch)).answers())
             except Exception as error:  # whatever it is: nobody may wait for ever, and the next batch may go in
                 outcomes = [error] * len(batch)
+            num_bytes = sum([len(waiting.data) + waiting.num_bytes for waiting in batch])
             with self._closing:
                 self._num_waiting -= len(batch)
-                self._waiting_bytes -= sum([len(waiting.data) + waiting.num_bytes for waiting in batch])
+                self._waiting_bytes -= num_bytes
             _tell([waiting.future for waiting in batch], outcomes)
+            self._sequenced_bytes += num_bytes
             self._sequenced.set()
+            if self._sequenced_bytes >= INTEGRATE_BYTES:
+                self._is_due.set()
         self._done.set()
         self._sequenced.set()
+        self._is_due.set()
 
     def _integrate(self) -> None:
         """What fails, whatever it is, stays sequenced; the next batch is told, since it needs what failed."""
         while not self._done.is_set():
             self._sequenced.wait()
-            self._done.wait(INTEGRATE_AFTER_S)
+            self._is_due.wait(INTEGRATE_AFTER_S)
             self._sequenced.clear()
+            self._sequenced_bytes = 0
+            if not self._done.is_set():
+                self._is_due.clear()
             with contextlib.suppress(Exception):
                 self._shard.integrate()
 
@@ -181,17 +193,21 @@ class Committer:
         if first is None:
             return []
         batch = [first]
-        num_entries, num_bytes = len(first.data), first.num_bytes
-        while not batch[-1].is_open and not self._handed_in.empty():
-            waiting = self._handed_in.get()
+        entry_bytes, num_bytes = len(first.data), first.num_bytes
+        entry_bytes_max = min(BATCH_ITEMS_MAX, self._entries_max) * ENTRY_BYTES
+        is_open, handed_in = first.is_open, self._handed_in
+        while not is_open and not handed_in.empty():
+            waiting = handed_in.get()
             if waiting is None:
-                self._handed_in.put(None)  # nobody hands in any more
+                handed_in.put(None)  # nobody hands in any more
                 break
-            num_entries, num_bytes = num_entries + len(waiting.data), num_bytes + waiting.num_bytes
-            if num_entries > min(BATCH_ITEMS_MAX, self._entries_max) * ENTRY_BYTES or num_bytes > BATCH_BYTES_MAX:
+            entry_bytes += len(waiting.data)
+            num_bytes += waiting.num_bytes
+            if entry_bytes > entry_bytes_max or num_bytes > BATCH_BYTES_MAX:
                 self._held_over = waiting
                 break
             batch.append(waiting)
+            is_open = waiting.is_open
         return batch
 
 
