@@ -16,6 +16,7 @@ Source: mdb.c of LMDB 0.9: MDB_meta, MDB_db, MDB_page, MDB_node; data format 1, 
 """
 
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 from ledger.fsck_report import PROBLEMS_MAX, Tell
 from ledger.store import DATA_FILE, TABLES, Store
 
-LOOKS_MAX = 100
-"""How often a busy owner may commit between a snapshot and a look at the meta pages, which takes 50 us."""
+LOOKS_MAX, PAUSE_S = 100, 0.01
+"""How often a snapshot may not be of the newest meta page. An owner may commit just before the look at it; and while
+the disk takes that page, it can be read already, and snapshots are of the commit before."""
 
 _HEADER_BYTES, _NODE_BYTES, _WORD_BYTES = 16, 8, 8
 _META = struct.Struct(f"<{_HEADER_BYTES}x4xIQQ48s48sQQ")  # data format, address, map size, two trees, last page, commit
@@ -105,6 +107,7 @@ def check_pages(store: Store, tell: Tell) -> None:
             if newest.commit == snapshot.commit == older.commit + 1 and newest.is_in_place and older.is_in_place:
                 _State(file, older, newest, tell).check()
                 return
+        time.sleep(PAUSE_S)
     commits = f"{older.commit} and {newest.commit}"
     tell(_META_PAGES, f"they are of the commits {commits}, which are not two in a row, each in its place")
 
