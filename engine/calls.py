@@ -3,7 +3,8 @@
 A call is plain data that knows how it is done where the shard is (`done`) and what comes back (`answers`), so that it
 is the same for a shard of this process and for one behind a handle. All may be made again if their answer was lost: ids
 make repeats harmless. What records goes through the shard's committer, where all who are there at a time share a flush;
-what reads goes into a thread, and waits for none of them.
+what reads goes into a thread, and finds what was recorded before: it is integrated first. Where there is no room for
+that (NotWritten), a look that would tell an older state is refused.
 """
 
 import asyncio
@@ -15,11 +16,10 @@ import msgspec
 from engine.records import ShardKeeper
 from ledger import legs
 from ledger.book import Balance
-from ledger.coordinator import unfinished
+from ledger.coordinator import Left, unfinished
 from ledger.decision import Answer, Request
 from ledger.entry import Entry, as_bytes
 from ledger.errors import EntryNotFound
-from ledger.exchange import Exchange
 from ledger.queries import owner_at
 from ledger.reader import Page
 from ledger.superlog import View
@@ -83,14 +83,15 @@ class Carry(Call[list[Answer]], frozen=True):
         return legs.told(self.requests, [answer.result for answer in recorded])
 
 
-class Unfinished(Call[list[Exchange]], frozen=True):
+class Unfinished(Call[Left], frozen=True):
     """Exchanges past their deadline that a shard holds legs of (`ledger.coordinator.unfinished`)."""
 
     now_ns: int
-    answers = list[Exchange]
+    begin: int
+    answers = Left
 
-    def run(self, keeper: ShardKeeper) -> list[Exchange]:
-        return unfinished(keeper.shard, self.now_ns)
+    def run(self, keeper: ShardKeeper) -> Left:
+        return unfinished(keeper.shard, self.now_ns, self.begin)
 
 
 class Expire(Call[int], frozen=True):
@@ -120,7 +121,7 @@ class StandingOf(Call[Standing | None], frozen=True):
             balance = keeper.shard.balance(self.account)
         except EntryNotFound:
             return None
-        return Standing(balance, keeper.shard.entry(balance.index).owner)
+        return Standing(balance, EntryAt(balance.index).run(keeper).owner)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -140,6 +141,7 @@ class OwnerOf(Call[Owner | None], frozen=True):
     answers = Owner | None
 
     def run(self, keeper: ShardKeeper) -> Owner | None:
+        keeper.shard.integrate()
         reader = keeper.shard.reader()
         try:
             change = owner_at(reader, self.asset, reader.tree_size - 1)
@@ -156,7 +158,11 @@ class PlaceOf(Call[int | None], frozen=True):
     answers = int | None
 
     def run(self, keeper: ShardKeeper) -> int | None:
-        return keeper.shard.find(self.id)
+        index = keeper.shard.find(self.id)
+        if index is None:
+            keeper.shard.integrate()
+            index = keeper.shard.find(self.id)
+        return index
 
 
 class EntryAt(Call[Entry], frozen=True):
@@ -166,7 +172,11 @@ class EntryAt(Call[Entry], frozen=True):
     answers = Entry
 
     def run(self, keeper: ShardKeeper) -> Entry:
-        return keeper.shard.entry(self.index)
+        try:
+            return keeper.shard.entry(self.index)
+        except EntryNotFound:
+            keeper.shard.integrate()
+            return keeper.shard.entry(self.index)
 
 
 class ChildrenOf(Call[Page], frozen=True):
@@ -179,6 +189,7 @@ class ChildrenOf(Call[Page], frozen=True):
     answers = Page
 
     def run(self, keeper: ShardKeeper) -> Page:
+        keeper.shard.integrate()
         reader = keeper.shard.reader()
         return reader.children(self.parent_shard, self.parent_index, begin=self.begin, limit=self.limit)
 

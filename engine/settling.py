@@ -4,6 +4,7 @@ from. The rules are the ledger's (`ledger.settlement`, `ledger.decision`); this 
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
@@ -72,6 +73,7 @@ LOOK_S_MAX = 180.0
 
 Way = Literal["ancestors", "descendants"]
 R = TypeVar("R")
+log = logging.getLogger("mintage")
 
 
 class Settlement:
@@ -87,6 +89,7 @@ class Settlement:
         self.shards = shards
         self.now_ns = now_ns
         self.exchanging: set[asyncio.Task[Progress]] = set()
+        self.under_way: dict[bytes, bytes] = {}  # the digest of an exchange's terms, by its id
 
     async def open_accounts(self, body: AccountsBody) -> list[Entered]:
         """Open accounts, in one durable step; what became of each, in order."""
@@ -161,13 +164,11 @@ class Settlement:
             raise InvalidRequest(
                 f"the deadline is more than {HOLD_S_MAX} s away", where="deadline_ms", fix="Send an earlier one."
             )
-        progress = await self._alone(self._concluded(begin(exchange)))
+        if self.under_way.setdefault(exchange.id, exchange.digest) != exchange.digest:
+            raise _other_terms(body.asset)  # before it calls off the first, of which nothing may be recorded yet
+        progress = await self._alone(self._begun(exchange))
         if progress.is_committed is False and not await self._decided_of(exchange):
-            raise IdempotencyConflict(
-                f"the key stands for another exchange of the asset {body.asset}",
-                where="key",
-                fix="Use a new key for new terms, or send the first ones again.",
-            )
+            raise _other_terms(body.asset)
         state, result = _outcome(progress)
         return Exchanged(exchange.id.hex(), state, result, body.asset, exchange.home)
 
@@ -178,8 +179,17 @@ class Settlement:
         return (await self.shards.call(exchange.home, EntryAt(index))).content_hash == exchange.digest
 
     async def unfinished(self, shard: int) -> list[Exchange]:
-        """Exchanges past their deadline that somebody began and left, with a part in a shard."""
-        return await self.shards.call(shard, Unfinished(self.now_ns()))
+        """Exchanges past their deadline that somebody began and left, with a part in a shard. What is damaged there is
+        logged."""
+        found: list[Exchange] = []
+        begin: int | None = 0
+        while begin is not None:
+            left = await self.shards.call(shard, Unfinished(self.now_ns(), begin))
+            for place in left.damaged:
+                log.error("shard %d: what may be a leg of an exchange cannot be read: %s", shard, place)
+            found += left.exchanges
+            begin = left.next_begin
+        return found
 
     async def finish(self, exchange: Exchange) -> bool:
         """Conclude what somebody began and left; whether it is over now."""
@@ -191,6 +201,12 @@ class Settlement:
         self.exchanging.add(task)
         task.add_done_callback(self.exchanging.discard)
         return await asyncio.shield(task)
+
+    async def _begun(self, exchange: Exchange) -> Progress:
+        try:
+            return await self._concluded(begin(exchange))
+        finally:
+            self.under_way.pop(exchange.id, None)
 
     async def _concluded(self, progress: Progress) -> Progress:
         return await conclude(progress, self._send, self.now_ns, _pause, rounds_max=ROUNDS_MAX)
@@ -278,9 +294,17 @@ def _outcome(progress: Progress) -> tuple[Literal["settled", "refused", "pending
         return "pending", "undecided"
     if progress.refusal is None:
         return "refused", "deadline_exceeded"
-    if progress.refusal == Result.EXISTS_WITH_DIFFERENT_AMOUNT:
+    if progress.refusal in (Result.EXISTS, Result.EXISTS_WITH_DIFFERENT_AMOUNT):
         return "refused", "refused_before"
     return "refused", progress.refusal.name.lower()
+
+
+def _other_terms(asset_id: str) -> IdempotencyConflict:
+    return IdempotencyConflict(
+        f"the key stands for another exchange of the asset {asset_id}",
+        where="key",
+        fix="Use a new key for new terms, or send the first ones again.",
+    )
 
 
 def _no_asset(asset_id: str) -> NotFound:

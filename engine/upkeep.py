@@ -4,13 +4,14 @@
     finish    conclude exchanges past their deadline that somebody began and left
     moment    commit to the checkpoints of all shards at once (`ledger.superlog`)
 
-Each is tried by itself, for each shard and each exchange: what fails is logged and tried again the next time, and holds
-up nothing else.
+Each is tried by itself, for each shard and each exchange: what fails, or does not answer in time, is logged and tried
+again the next time, and holds up nothing else.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from engine.calls import CommitMoment, Expire, MomentSizes, Shards, ViewSince
@@ -19,6 +20,8 @@ from engine.records import SUPER_SHARD
 from engine.settling import Settlement
 
 TASKS_MAX = 16
+ANSWER_S_MAX = 20.0
+"""For a shard, or an exchange. Others wait no longer for it, and the next round asks again."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,50 +41,68 @@ class Upkeep:
         self.interval_s = interval_s
 
     async def for_ever(self) -> None:
-        """Round after round, until cancelled."""
-        while self.interval_s:
-            await asyncio.sleep(self.interval_s)
-            await self.once()
+        """Round after round of each, until cancelled."""
+        if self.interval_s:
+            await asyncio.gather(*map(self._again, self._tasks()))
 
     async def once(self) -> None:
-        """One round."""
-        for task in (self.expire, self.finish, self.moment):
-            await each(lambda task: task(), [task])
+        """One round of each, one after the other."""
+        for task in self._tasks():
+            await _logged(task)
+
+    def _tasks(self) -> tuple[Callable[[], Awaitable[int | str]], ...]:
+        return self.expire, self.finish, self.moment
+
+    async def _again(self, task: Callable[[], Awaitable[int | str]]) -> None:
+        while True:
+            await asyncio.sleep(self.interval_s)
+            await _logged(task)
 
     async def expire(self) -> int:
         """Free what is over in every shard; how many transfers."""
-        return sum(await each(lambda shard: self.shards.call(shard, Expire()), range(self.shards.num_shards)))
+        return sum((await each(lambda shard: self.shards.call(shard, Expire()), self._shards())).values())
 
     async def finish(self) -> int:
-        """Conclude exchanges past their deadline; how many are over now."""
-        found = await each(self.settlement.unfinished, range(self.shards.num_shards))
-        exchanges = {exchange.digest: exchange for some in found for exchange in some}
-        return sum(await each(self.settlement.finish, exchanges.values()))
+        """Conclude exchanges past their deadline; how many are over now. Those with a part in a shard that has just
+        not answered wait until it does."""
+        found = await each(self.settlement.unfinished, self._shards())
+        exchanges = {exchange for some in found.values() for exchange in some if found.keys() >= set(exchange.shards)}
+        return sum((await each(self.settlement.finish, exchanges)).values())
 
     async def moment(self) -> str:
         """Commit to all shards; the super-checkpoint, which is the old one if nothing has grown. A shard that does not
         answer stays as it was in the moment before."""
         sizes = await self.shards.call(SUPER_SHARD, MomentSizes())
-        views = await each(
-            lambda shard: self.shards.call(shard, ViewSince(sizes.get(shard, 0))), range(self.shards.num_shards)
-        )
-        return await self.shards.call(SUPER_SHARD, CommitMoment(tuple(views)))
+        views = await each(lambda shard: self.shards.call(shard, ViewSince(sizes.get(shard, 0))), self._shards())
+        return await self.shards.call(SUPER_SHARD, CommitMoment(tuple(views.values())))
+
+    def _shards(self) -> range:
+        return range(self.shards.num_shards)
 
 
-async def each(task: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
-    """Do it for each, TASKS_MAX at a time; what came of those that did not fail. Why the others did is logged."""
-    room = asyncio.Semaphore(TASKS_MAX)
+async def each(task: Callable[[T], Awaitable[R]], items: Iterable[T]) -> dict[T, R]:
+    """Do it for each, TASKS_MAX at a time, for ANSWER_S_MAX at most; what came of those that did not fail, in order.
+    Why the others did is logged."""
+    room, results = asyncio.Semaphore(TASKS_MAX), dict[T, R]()
 
-    async def attempted(item: T) -> list[R]:
-        async with room:
-            try:
-                return [await task(item)]
-            except Exception as error:
-                body = describe(error)
-                if body.code == MintageError.code:
-                    log.exception("upkeep failed for a defect")
-                else:
-                    log.warning("upkeep: %s; it is tried again", body)
-                return []
+    async def attempted(item: T) -> None:
+        async with room, asyncio.timeout(ANSWER_S_MAX):
+            results[item] = await task(item)
 
-    return [result for some in await asyncio.gather(*map(attempted, items)) for result in some]
+    chosen = list(items)
+    await asyncio.gather(*(_logged(partial(attempted, item)) for item in chosen))
+    return {item: results[item] for item in chosen if item in results}
+
+
+async def _logged(task: Callable[[], Awaitable[object]]) -> None:
+    """Do it, or log why not."""
+    try:
+        await task()
+    except TimeoutError:
+        log.warning("upkeep: no answer within %s s; it is tried again", ANSWER_S_MAX)
+    except Exception as error:
+        body = describe(error)
+        if body.code == MintageError.code:
+            log.exception("upkeep failed for a defect")
+        else:
+            log.warning("upkeep: %s; it is tried again", body)

@@ -146,7 +146,10 @@ def trial_balance(
     accounts_max: int = 0,
     progress: Progress | None = None,
 ) -> TrialBalance:
-    """All balances at a checkpoint, computed from the entries under it and nothing else.
+    """All balances at a checkpoint, computed from the entries under it and nothing else, by the rules of settlement.
+
+    That debits are credits follows from those rules; a difference would be a defect of the computation. What is not
+    checked is that no id was given twice and that chains are whole: fsck does.
 
     The owner of an asset before its first transfer is taken from that transfer, as it was checked when it was recorded;
     it moves no money. fsck, which believes nothing, compares it with the asset's own entry.
@@ -196,7 +199,7 @@ def changes(
     num_owner_changes = 0
     for first, entries in _proved_blocks(reader, old, new, progress):
         counts += np.bincount(entries["kind"], minlength=len(counts))
-        begun = _begun(reader, entries, old)
+        begun = _begun(reader, entries, first, old)
         _add_money(money, entries, begun)
         places = _owner_changes(entries)
         num_owner_changes += len(places)
@@ -347,12 +350,12 @@ def _field(entries: Entries, name: str) -> NDArray[np.uint8]:
     return column.view(np.uint8).reshape(len(entries), column.itemsize)
 
 
-def _begun(reader: Reader, entries: Entries, old: Checkpoint) -> Entries:
-    """The entries, and in place of each that ends a pending transfer that transfer, which is one of the log between the
-    two checkpoints, or proved to be under the old one.
+def _begun(reader: Reader, entries: Entries, first: int, old: Checkpoint) -> Entries:
+    """The entries from index `first` on, and in place of each that ends a pending transfer that transfer, which comes
+    before it: between the two checkpoints, or proved to be under the old one.
 
     Raises:
-        LedgerCorrupt: an entry ends a transfer that is not there, or is not under the old checkpoint.
+        LedgerCorrupt: an entry ends a transfer that is not there before it, or is not under the old checkpoint.
     """
     begun = entries.copy()
     is_end = np.isin(entries["kind"], (Kind.MONEY, Kind.OWNERSHIP)) & (entries["flags"] & int(ENDS) != 0)
@@ -360,14 +363,16 @@ def _begun(reader: Reader, entries: Entries, old: Checkpoint) -> Entries:
     for start in range(0, len(ends), PAGE_MAX):
         places = ends[start : start + PAGE_MAX]
         indices = reader.indices_of(_field(entries[places], "subject"))
-        if (indices < 0).any():
-            lost = entries["subject"][places[int(np.argmin(indices))]].tobytes()
+        is_lost = (indices < 0) | (indices >= first + places)
+        found = reader.rows(np.where(is_lost, 0, indices).tolist())
+        is_lost |= (found["kind"] != entries["kind"][places]) | (found["flags"] & int(Flag.PENDING) == 0)
+        if is_lost.any():
+            place = places[int(np.argmax(is_lost))]
             raise LedgerCorrupt(
-                "an entry ends this transfer, which is not there",
-                where=lost.hex(),
+                f"it ends the transfer {entries['subject'][place].tobytes().hex()}, which is not pending before it",
+                where=f"entry {first + place}",
                 fix="Run fsck on the shard and restore it from a copy.",
             )
-        found = reader.rows(indices.tolist())
         is_before = indices < old.tree_size
         _check_included(reader, old, indices[is_before].tolist(), as_bytes(found)[is_before])
         begun[places] = found

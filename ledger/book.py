@@ -224,12 +224,15 @@ class Book:
         over = over[np.lexsort((over["index"], over["expires_ns"]))][:num_max]
         return [_ID.pack(int(pending["id_lo"]), int(pending["id_hi"])) for pending in over]
 
-    def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
+    def live(self, begin: int = 0, num_max: int = DUE_MAX, *, is_timeless: bool = False) -> list[int]:
         """Indices of the live pending transfers from index `begin` on, ascending; the first `num_max` of them.
 
+        Args:
+            is_timeless: only of those that never expire.
         Cost: O(live pending transfers).
         """
-        indices = np.sort(self._live()["index"])
+        live = self._live()
+        indices = np.sort(live["index"][live["expires_ns"] == 0] if is_timeless else live["index"])
         return indices[np.searchsorted(indices, np.uint64(begin)) :][:num_max].tolist()
 
     def snapshot(self, num_entries: int = 0) -> bytes:

@@ -77,7 +77,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """How far an exchange is, as one coordinator knows: whose answers to this stage are missing; none: it is over.
 
-    `refusal`: why it does not happen, if a shard has said so.
+    `refusal`: why it does not happen, if a shard has said so; `EXISTS`: it was called off before.
     """
 
     exchange: Exchange
@@ -103,8 +103,10 @@ def resume(exchange: Exchange) -> Progress:
 
 
 def give_up(progress: Progress) -> Progress:
-    """The deadline is over: call it off if nothing is decided yet. What was asked already may still be done."""
-    return resume(progress.exchange) if progress.stage in (Stage.SETTLE, Stage.PREPARE) else progress
+    """The deadline is over: call it off if nothing is known to be decided. What was asked already may still be done;
+    of two decisions the first one holds."""
+    undecided = (Stage.SETTLE, Stage.PREPARE, Stage.COMMIT)
+    return resume(progress.exchange) if progress.stage in undecided else progress
 
 
 def requests(progress: Progress) -> tuple[Request, ...]:
@@ -152,7 +154,7 @@ def _decided(progress: Progress, result: Result) -> Progress:
     as_offered, is_other = result in _DONE, result == Result.EXISTS_WITH_DIFFERENT_AMOUNT
     is_commit = as_offered if progress.stage == Stage.COMMIT else is_other
     refusal = progress.refusal
-    if not is_commit and not as_offered and refusal is None:
+    if not is_commit and refusal is None and result != Result.OK:
         refusal = result
     shards = progress.exchange.shards
     waiting = frozenset(shards if len(shards) > 1 else ())

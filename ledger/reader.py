@@ -217,12 +217,15 @@ class Reader:
         return rows[0][0] if rows else None
 
     def indices_of(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """int64[n], where the entries with uint8[n, 16] ids are, n at most `PAGE_MAX`; -1 for what there is not."""
+        """int64[n], where the entries with uint8[n, 16] ids are, n at most `PAGE_MAX`; -1 for what there is not. Of
+        several with one id, which no sound shard has, the first."""
         assert len(ids) <= PAGE_MAX
         indices = np.full(len(ids), -1, np.int64)
         with self._store.read() as snapshot:
             places, found = self._candidates_of_many(snapshot, Family.ID, ids)
             for place, index in zip(places.tolist(), found.tolist(), strict=True):
+                if 0 <= indices[place] < index:
+                    continue
                 if has_value(snapshot.entries(index, index + 1, ENTRY_BYTES), Family.ID, ids[place].tobytes()):
                     indices[place] = index
         return indices

@@ -183,9 +183,9 @@ class Shard:
             num_expired += num
         return num_expired
 
-    def live(self, begin: int = 0, num_max: int = DUE_MAX) -> list[int]:
+    def live(self, begin: int = 0, num_max: int = DUE_MAX, *, is_timeless: bool = False) -> list[int]:
         """Indices of pending transfers that nothing has ended, from `begin` on: see `Book.live`."""
-        return self._writer.live(begin, num_max)
+        return self._writer.live(begin, num_max, is_timeless)
 
     def balance(self, account: bytes) -> Balance:
         """How an account stands, with all that was sequenced; never half of a batch. See `Book.balance`."""
@@ -227,7 +227,8 @@ class Shard:
         return self.reader().read_hashes(level, begin, end)
 
     def reader(self) -> Reader:
-        """Reads and look-ups that never wait for an append; valid until the shard is closed."""
+        """Reads and look-ups, which wait for no append once what was sequenced before is integrated; valid until the
+        shard is closed."""
         self._head()
         return self._reader
 

@@ -150,10 +150,10 @@ class Writer:
         with self._turn:
             return self.memory.book.balance(account)
 
-    def live(self, begin: int, num_max: int) -> list[int]:
+    def live(self, begin: int, num_max: int, is_timeless: bool) -> list[int]:
         """See `Shard.live`."""
         with self._turn:
-            return self.memory.book.live(begin, num_max)
+            return self.memory.book.live(begin, num_max, is_timeless=is_timeless)
 
     def append(self, entries: Entries, payloads: Sequence[Payload] | None) -> Appended:
         """All three stages."""

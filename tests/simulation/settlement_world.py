@@ -414,7 +414,7 @@ class World:
 
     def scan(self, host: Host) -> None:
         """Look on a shard for what others have left, and have it finished by anybody."""
-        for exchange in unfinished(host.shard, self.now_ns) if host.shard is not None else ():
+        for exchange in unfinished(host.shard, self.now_ns).exchanges if host.shard is not None else ():
             self.outcomes["found unfinished"] += 1
             self.take_up(self.dice.randrange(self.size.num_coordinators), self.protocol.resume(exchange))
 

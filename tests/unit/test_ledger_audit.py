@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from busy_log import DOLLARS, EUROS, PICTURE, SONG, make_busy
 from settling import ALICE, BOB, CAROL, account, asset, ending, id_of, money
@@ -36,6 +37,7 @@ from ledger.errors import (
 from ledger.log import shard_path
 from ledger.note import Checkpoint, Policy, Signer, add_cosignatures, read_checkpoint
 from ledger.reader import Reader
+from ledger.sequence import Sequencer
 
 SEED = b"seed of a table."
 WITNESSES = [Signer(f"witness.example/w{number}", bytes([number]) * 32) for number in range(1, 4)]
@@ -196,6 +198,29 @@ def test_what_was_held_before_and_was_changed_since_is_not_told(ledger: Ledger, 
 
 
 # ---- nothing was removed
+
+
+def test_what_lies_beyond_the_new_checkpoint_is_not_believed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.record(0, account(ALICE), account(BOB), money(60, ALICE, BOB, 100, Flag.PENDING))
+    old = tree(ledger)
+    ledger.record(0, ending(61, 60, Flag.POST))
+    new = tree(ledger)
+    honest = changes(ledger.readers[0], old, new)
+    monkeypatch.setattr(Sequencer, "mark_repeats", lambda *_: None)
+    ledger.record(0, msgspec.structs.replace(asset(60, 3), amount=7, currency=99))
+    assert changes(ledger.readers[0], old, new) == honest
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_an_end_whose_transfer_is_not_pending_before_it_is_damage(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    ledger.record(0, account(ALICE), account(BOB), money(60, ALICE, BOB, 100, Flag.PENDING))
+    old = tree(ledger)
+    ledger.record(0, money(59, ALICE, BOB, 1), ending(61, 60, Flag.POST), money(62, ALICE, BOB, 1, Flag.PENDING))
+    monkeypatch.setattr(Reader, "indices_of", lambda _, ids: np.full(len(ids), index))
+    with pytest.raises(LedgerCorrupt, match="which is not pending before it"):
+        changes(ledger.readers[0], old, tree(ledger))
 
 
 def test_a_third_party_verifies_that_nothing_was_removed_with_the_old_checkpoint_and_the_keys(busy: Ledger) -> None:

@@ -31,7 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shards import open_shard
 
-from ledger.coordinator import ROUNDS_MAX, Send, conclude, to_shards, unfinished
+from ledger.coordinator import ROUNDS_MAX, Left, Send, conclude, to_shards, unfinished
 from ledger.decision import Answer, Progress, Request, Stage, after, begin, requests, resume
 from ledger.entry import AMOUNT_MAX, ZERO_ID, Entry, Flag, Kind
 from ledger.errors import EntryInvalid, LedgerCorrupt
@@ -40,6 +40,7 @@ from ledger.legs import answers, columns, decision_id, items, outcome
 from ledger.payload import Payload, canonical_json
 from ledger.payments import paid_for
 from ledger.result import Result
+from ledger.shard import Shard
 
 Pause = Callable[[int], Awaitable[None]]
 
@@ -343,7 +344,7 @@ def test_anyone_finishes_what_a_dead_coordinator_left(market: Market, num_stages
     market.now_ns = DEADLINE_NS + 1
     for number in market.shards:
         market.reopen(number)
-    found = {exchange for shard in market.shards.values() for exchange in unfinished(shard, market.now_ns)}
+    found = {exchange for shard in market.shards.values() for exchange in unfinished(shard, market.now_ns).exchanges}
     assert found == (set() if num_stages == 3 else {agreed()})
     for exchange in found:
         assert carry(market, resume(exchange)).is_committed == is_committed
@@ -355,17 +356,50 @@ def test_a_request_that_comes_after_the_end_is_found_and_undone(market: Market) 
     carry(market, resume(agreed()))
     assert answers(market.shards[2], [Request(agreed(), 2, Stage.PREPARE)])[0].result == Result.OK
     market.now_ns = DEADLINE_NS + 1
-    assert unfinished(market.shards[2], market.now_ns) == [agreed()]
+    assert unfinished(market.shards[2], market.now_ns).exchanges == [agreed()]
     assert carry(market, resume(agreed())).is_committed is False
     assert market.shards[2].live() == []
 
 
-def test_unfinished_tells_nothing_before_the_deadline_and_no_more_than_asked(market: Market) -> None:
+def test_unfinished_tells_nothing_before_the_deadline_and_goes_on_where_it_ended(market: Market) -> None:
     exchanges = [agreed(exchange_id=id_of(f"exchange {number}"), price=10) for number in range(3)]
     answers(market.shards[0], [Request(exchange, 0, Stage.PREPARE) for exchange in exchanges])
-    assert unfinished(market.shards[0], DEADLINE_NS) == []
-    assert unfinished(market.shards[0], DEADLINE_NS + 1) == exchanges
-    assert unfinished(market.shards[0], DEADLINE_NS + 1, num_max=2) == exchanges[:2]
+    assert unfinished(market.shards[0], DEADLINE_NS).exchanges == []
+    assert unfinished(market.shards[0], DEADLINE_NS + 1) == Left(exchanges, [], None)
+    found, begin = [], 0
+    while begin is not None:
+        left = unfinished(market.shards[0], DEADLINE_NS + 1, begin, looks_max=2)
+        found.append([exchanges.index(exchange) for exchange in left.exchanges])
+        begin = left.next_begin
+    assert [number for some in found for number in some] == [0, 1, 2]
+    assert max(map(len, found)) <= 2
+
+
+def test_what_expires_is_not_looked_at_for_exchanges(market: Market) -> None:
+    for number in range(20):
+        hold = money(f"hold {number}", BUYER, BANK, 1, Flag.PENDING)
+        market.record(market.shards[0], msgspec.structs.replace(hold, num_bytes=60))
+    market.record(market.shards[0], money("for ever", BUYER, BANK, 1, Flag.PENDING))
+    assert len(market.shards[0].live()) == 21
+    assert market.shards[0].live(is_timeless=True) == [market.shards[0].tree_size - 1]
+
+
+def test_a_damaged_leg_hides_no_other_one(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanges = [agreed(exchange_id=id_of(f"exchange {number}"), price=10) for number in range(3)]
+    answers(market.shards[0], [Request(exchange, 0, Stage.PREPARE) for exchange in exchanges])
+    first = market.shards[0].live()[0]
+    meta = Shard.meta
+
+    def damaged(shard: Shard, index: int) -> bytes:
+        if index == first:
+            raise LedgerCorrupt("another hash", where=f"metadata of entry {index}", fix="Restore it.")
+        return meta(shard, index)
+
+    monkeypatch.setattr(Shard, "meta", damaged)
+    left = unfinished(market.shards[0], DEADLINE_NS + 1)
+    assert left.exchanges == exchanges[1:]
+    (told,) = left.damaged
+    assert f"metadata of entry {first}" in told
 
 
 def test_a_pending_transfer_that_is_no_leg_is_left_alone(market: Market) -> None:
@@ -377,7 +411,7 @@ def test_a_pending_transfer_that_is_no_leg_is_left_alone(market: Market) -> None
         assert not market.shards[0].append(batch, [Payload(meta=meta)]).results.any()
     market.record(market.shards[0], money("bare", BUYER, BANK, 5, Flag.PENDING))
     assert len(market.shards[0].live()) == 3
-    assert unfinished(market.shards[0], DEADLINE_NS + 1) == []
+    assert unfinished(market.shards[0], DEADLINE_NS + 1).exchanges == []
 
 
 def test_terms_beside_an_entry_that_is_no_leg_of_theirs_bind_it_to_nothing(market: Market) -> None:
@@ -398,7 +432,7 @@ def test_an_entry_under_the_id_of_a_leg_that_says_something_else_is_no_leg(marke
     (leg,) = [entry for entry, _ in items(Request(exchange, 2, Stage.PREPARE))]
     changed = msgspec.structs.replace(leg, amount=leg.amount + 1)
     assert not market.shards[2].append(columns([changed]), [Payload(meta=exchange.terms)]).results.any()
-    assert unfinished(market.shards[2], DEADLINE_NS + 1) == []
+    assert unfinished(market.shards[2], DEADLINE_NS + 1).exchanges == []
     progress = carry(market, begin(exchange))
     assert (progress.is_committed, progress.refusal) == (False, Result.EXISTS_WITH_DIFFERENT_AMOUNT)
     readers = {number: shard.reader() for number, shard in market.shards.items()}

@@ -1,7 +1,7 @@
 """Money and owners of an engine: exact codes, one outcome a key, and an asset for money wherever the two are."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from money_world import EUR, GBP, NUM_SHARDS, SECOND_NS, USD, World
 from actors.hop import encode
 from engine.admission import converted
 from engine.calls import Append, Call, Carry, CommitMoment, R, decode_call
-from engine.errors import IdempotencyConflict, InvalidRequest, NotFound, Unavailable
+from engine.errors import IdempotencyConflict, InvalidRequest, NotFound, Unavailable, describe, http_status
 from engine.money import (
     HOLD_S_MAX,
     AccountsBody,
     ExchangeBody,
+    Exchanged,
     account_id,
     exchange_id,
     shard_of_currency,
@@ -24,11 +25,12 @@ from engine.money import (
 )
 from engine.request import shard_of
 from engine.upkeep import Upkeep
-from ledger.decision import Stage
+from ledger.decision import Answer, Request, Stage
 from ledger.entry import Kind, owner_of
 from ledger.errors import LedgerFull
 from ledger.fsck import check
 from ledger.receipt import verify
+from ledger.writer import Writer
 
 MONEY_HOME = shard_of_currency(EUR, NUM_SHARDS)
 PURSES = [("poor", "debits_within_credits"), ("rich", "none")]
@@ -221,6 +223,28 @@ async def test_a_key_stands_for_the_terms_of_its_first_sale(world: World, home: 
     assert await world.posted(acme) == (0, 100)
 
 
+async def test_other_terms_under_a_key_do_not_call_off_the_sale_that_is_under_way(world: World) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(1 - MONEY_HOME)
+    sales = [world.sell(asset, bob, acme, price=price) for price in (100, 99, 100)]
+    first, other, repeat = await asyncio.gather(*sales, return_exceptions=True)
+    assert isinstance(other, IdempotencyConflict)
+    assert first == repeat
+    assert isinstance(first, Exchanged) and first.state == "settled"
+    assert await world.posted(acme) == (0, 100)
+    assert world.settlement.under_way == {}
+
+
+@homes()
+async def test_a_sale_that_was_refused_is_told_so_after_its_deadline(world: World, home: int) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(home)
+    assert (await world.sell(asset, bob, acme, price=151)).result == "exceeds_credits"
+    world.clock.now_ns += 61 * SECOND_NS
+    late = await world.sell(asset, bob, acme, price=151)
+    assert (late.state, late.result) == ("refused", "refused_before")
+
+
 async def test_of_many_sales_at_once_exactly_those_happen_that_are_paid(world: World) -> None:
     bob, acme, artist = await world.funded()
     numbers = range(1, 13)
@@ -366,6 +390,56 @@ async def test_a_sale_goes_on_when_nobody_waits_for_it_any_more(world: World) ->
     await asyncio.gather(*world.settlement.exchanging)
     assert waiting.cancelled()
     assert await world.posted(acme) == (0, 100)
+
+
+async def test_a_sale_whose_deadline_passes_before_it_is_decided_is_called_off(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(1 - MONEY_HOME)
+    send = world.settlement._send
+
+    async def slow(request: Request) -> Answer | None:
+        answer = await send(request)
+        if request.stage == Stage.PREPARE:
+            world.clock.now_ns += 61 * SECOND_NS
+        return answer
+
+    monkeypatch.setattr(world.settlement, "_send", slow)
+    late = await world.sell(asset, bob, acme)
+    assert (late.state, late.result) == ("refused", "deadline_exceeded")
+    assert (await world.posted(bob), await world.pending(bob)) == ((0, 150), (0, 0))
+
+
+@pytest.mark.parametrize("world", [False], indirect=True)  # behind handles all is asked again for seconds
+async def test_what_was_recorded_and_cannot_be_read_yet_is_not_answered_from_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(MONEY_HOME)
+    assert (await world.settlement.owner(asset)).owner == owner_of("acme").hex()
+    integrate = Writer._integrate
+
+    def full(*_: object) -> None:
+        raise LedgerFull("no room", where="disk", fix="Make some.")
+
+    monkeypatch.setattr(Writer, "_integrate", full)
+    assert (await world.sell(asset, bob, acme)).state == "settled"
+    (opened,) = await world.accounts("carol", "main")
+    questions: list[Callable[[], Awaitable[object]]] = [
+        lambda: world.settlement.owner(asset),
+        lambda: world.settlement.account(opened),
+        lambda: world.settlement.lineage(asset, "descendants"),
+    ]
+    for question in questions:
+        with pytest.raises(Exception) as caught:
+            await question()
+        assert (describe(caught.value).code, http_status(describe(caught.value))) == ("ledger_full", 503)
+    monkeypatch.setattr(Writer, "_integrate", integrate)
+    assert (await world.settlement.owner(asset)).owner == owner_of("bob").hex()
+    assert (await world.settlement.account(opened)).credits_posted == 0
+    with pytest.raises(IdempotencyConflict):
+        await world.sell(asset, bob, acme, price=99)
 
 
 # Owners and lineage.

@@ -128,6 +128,55 @@ async def test_a_shard_that_is_away_holds_up_no_other_one(world: World, away: in
     assert [await world.pending(accounts[shard][0]) for shard in (away, 1 - away)] == [(5, 0), (0, 0)]
 
 
+class Hanging(Failing):
+    """Shards of which those named in `failures` never answer."""
+
+    async def call(self, shard: int, call: Call[R]) -> R:
+        if (shard, type(call).__name__) in self.failures:
+            await asyncio.Event().wait()
+        return await self.shards.call(shard, call)
+
+
+async def test_a_shard_that_hangs_holds_up_no_other_one_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("engine.upkeep.ANSWER_S_MAX", 0.05)
+    bob, acme, _ = await world.funded()
+    away = 1 - shard_of_currency(EUR, 2)
+    hold = {"key": "h", "debit": bob, "credit": acme, "amount": 150, "mode": "hold", "timeout_s": 5}
+    assert await world.move(hold) == ["ok"]
+    world.clock.now_ns += 6 * SECOND_NS
+    shards = Hanging(world.shards, {(away, name): DOWN for name in ("Expire", "Unfinished", "ViewSince")})
+    await Upkeep(shards, Settlement(shards, world.clock), 10).once()
+    assert await world.pending(bob) == (0, 0)
+    assert caplog.text.count("no answer within") == 3
+    sizes = world.keepers[0].moments.sizes()
+    assert sizes == {1 - away: world.keepers[1 - away].shard.tree_size}
+
+
+async def test_exchanges_with_a_part_in_a_shard_that_does_not_answer_wait_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, acme, _ = await world.funded()
+    sales = {shard: terms_of(world.sale(world.asset(shard), bob, acme, key=f"{shard}"), 2) for shard in range(2)}
+    here = shard_of_currency(EUR, 2)
+    finished = []
+
+    async def unfinished(shard: int) -> list[Exchange]:
+        if shard != here:
+            raise DOWN
+        return list(sales.values())
+
+    async def finish(exchange: Exchange) -> bool:
+        finished.append(exchange)
+        return True
+
+    monkeypatch.setattr(world.settlement, "unfinished", unfinished)
+    monkeypatch.setattr(world.settlement, "finish", finish)
+    assert await upkeep_of(world).finish() == 1
+    assert finished == [sales[here]]
+
+
 async def test_one_exchange_that_cannot_be_finished_holds_up_no_other_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
