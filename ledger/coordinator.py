@@ -86,9 +86,13 @@ def unfinished(shard: Shard, now_ns: int, begin: int = 0, *, looks_max: int = LO
     """
     found: dict[bytes, Exchange] = {}
     damaged = []
+    reader = shard.reader()
+    size = reader.tree_size  # where there is no room to integrate what was sequenced, that cannot be read yet
     indices = shard.live(begin, looks_max, is_timeless=True)
     for index in indices:
         try:
+            if index >= size or not _names_terms(reader.read_entries(index, index + 1)):
+                continue
             exchange = _exchange_of(shard, index)
         except LedgerCorrupt as error:
             damaged.append(str(error))
@@ -99,12 +103,8 @@ def unfinished(shard: Shard, now_ns: int, begin: int = 0, *, looks_max: int = LO
 
 
 def _exchange_of(shard: Shard, index: int) -> Exchange | None:
-    """The exchange whose first leg in a shard is this; None if the transfer is no such leg, or there is no room to
-    integrate what was sequenced, so that it cannot be read yet."""
-    reader = shard.reader()
+    """The exchange whose first leg in a shard is this; None if the transfer is no such leg."""
     try:
-        if index >= reader.tree_size or not _names_terms(reader.read_entries(index, index + 1)):
-            return None
         entry = shard.entry(index)
         exchange = decode(shard.meta(index))
     except EntryNotFound:
