@@ -18,7 +18,9 @@ step 1, which is as large as asked for: `append_per_s` is the rate of two proces
 of two as well, and with nothing in the table.
 
 `append_per_s` is of the whole run; `append_fall` is how much slower its last tenth was than its first two million
-entries (less than a fifth of a short run). `append_ratio_lmdb` is the median over slices of LMDB's seconds by ours.
+entries (less than a fifth of a short run), `lmdb_fall` the same of LMDB in the same slices: what the machine itself
+lost, as when it has to find memory for ever more of the page cache. `append_ratio_lmdb` is the median over slices of
+LMDB's seconds by ours.
 Figures are those of the machine's state at that moment; on a machine that others use, too, only ratios say much.
 """
 
@@ -57,7 +59,8 @@ ENTRIES_FULL, ENTRIES_QUICK = 5_000_000, 1_048_576
 SECONDS_FULL, SECONDS_QUICK = 280.0, 24.5
 TRANSFERS_FULL, TRANSFERS_QUICK = 1_000_000, 200_000
 BESIDE_FIRST, BESIDE_EVERY = 8, 12
-"""Slices that LMDB gets, too: so many of the first, then one of so many; it need not keep a second copy of it all."""
+"""Slices that LMDB gets, too: so many of the first, then one of so many, and all of the last tenth; it need not keep a
+second copy of it all."""
 EARLY_ENTRIES = 2_000_000
 BYTES_PER_ENTRY_MAX = 450
 
@@ -72,36 +75,35 @@ class AppendFigures(msgspec.Struct, frozen=True, kw_only=True):
     append_fall: float
     append_ratio_lmdb: float
     lmdb_per_s: float
+    lmdb_fall: float
 
 
 def append(folder: Path, num_entries: int, slice_entries: int) -> AppendFigures:
     """Fill the log in `folder / "ledger"`."""
-    seconds: list[float] = []
-    ratios: list[float] = []
-    lmdb_s: list[float] = []
     num_slices = -(-num_entries // slice_entries)
+    num_early = max(1, min(EARLY_ENTRIES // slice_entries, num_slices // 5))
+    num_late = max(num_early, num_slices // 10)
+    taken: list[dict[str, float]] = []
     with Writers(folder) as writers:
         for number in range(num_slices):
             names: tuple[str, ...] = ("ledger",)
-            if number < BESIDE_FIRST or number % BESIDE_EVERY == 0 or number == num_slices - 1:
+            if number < BESIDE_FIRST or number % BESIDE_EVERY == 0 or number >= num_slices - num_late:
                 names = ("ledger", "lmdb") if number % 2 else ("lmdb", "ledger")
-            taken = writers.append(slice_entries, names)
-            seconds.append(taken["ledger"])
-            if "lmdb" in taken:
-                ratios.append(taken["lmdb"] / taken["ledger"])
-                lmdb_s.append(taken["lmdb"])
-    num_early = max(1, min(EARLY_ENTRIES // slice_entries, num_slices // 5))
-    num_late = max(num_early, num_slices // 10)
-    first = slice_entries / float(np.median(seconds[:num_early]))
-    last = slice_entries / float(np.median(seconds[-num_late:]))
+            taken.append(writers.append(slice_entries, names))
+
+    def rate(name: str, slices: list[dict[str, float]]) -> float:
+        return slice_entries / float(np.median([spans[name] for spans in slices if name in spans]))
+
+    first, last = rate("ledger", taken[:num_early]), rate("ledger", taken[-num_late:])
     return AppendFigures(
         num_entries=num_slices * slice_entries,
-        append_per_s=num_slices * slice_entries / sum(seconds),
+        append_per_s=num_slices * slice_entries / sum(spans["ledger"] for spans in taken),
         append_per_s_first=first,
         append_per_s_last=last,
         append_fall=1 - last / first,
-        append_ratio_lmdb=float(np.median(ratios)),
-        lmdb_per_s=slice_entries / float(np.median(lmdb_s)),
+        append_ratio_lmdb=float(np.median([spans["lmdb"] / spans["ledger"] for spans in taken if "lmdb" in spans])),
+        lmdb_per_s=rate("lmdb", taken),
+        lmdb_fall=1 - rate("lmdb", taken[-num_late:]) / rate("lmdb", taken[:num_early]),
     )
 
 
@@ -176,7 +178,8 @@ def print_figures(figures: dict[str, Any]) -> None:
         f"Not in the table: {NUM_SHARDS} processes together filled a log of {figures['num_entries']:,} entries at "
         f"{figures['append_per_s']:,.0f} entries/s ({figures['append_per_s_first']:,.0f} at first, "
         f"{figures['append_per_s_last']:,.0f} at the end), {figures['append_ratio_lmdb']:.2f} of the speed of "
-        f"{NUM_SHARDS} with raw LMDB ({figures['lmdb_per_s']:,.0f} puts/s)."
+        f"{NUM_SHARDS} with raw LMDB ({figures['lmdb_per_s']:,.0f} puts/s). From first to last it lost "
+        f"{figures['append_fall']:.0%}, LMDB in the same slices {figures['lmdb_fall']:.0%}."
     )
     console.print(
         f"In its first shard, of {figures['proof_entries']:,} entries: single append "

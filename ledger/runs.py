@@ -37,6 +37,9 @@ SEGMENT_ITEMS = 8188
 LEVEL_MAX = 4
 """65,536 entries x 16^4 = 2^32: the largest run whose indices fit in 32 bits."""
 
+FEW_KEYS = 16
+"""So many are sooner found one by one than all together."""
+
 NUM_ENTRIES_MAX, NUM_SEGMENTS_MAX = 1 << 48, (1 << 32) - 1
 """Of a shard, and of a run: what the ids of runs and the names of segments have room for."""
 
@@ -267,8 +270,13 @@ class Runs:
             int64[m] places in `keys` and the uint64[m] indices found for them, ordered by place, then index.
         Raises:
             LedgerCorrupt: a segment is damaged or missing; it says which.
-        Cost: each segment that may have one of the keys is read once.
+        Cost: each segment that may have one of the keys is read once; about 3 us for each run and key if these are
+            few, at least 50 us a run if they are many.
         """
+        if len(keys) <= FEW_KEYS:
+            found = [self.find(family, key, read) for key in keys.tolist()]
+            few = np.repeat(np.arange(len(keys)), list(map(len, found)))
+            return few, np.array(list(chain.from_iterable(found)), np.uint64)
         order = np.argsort(keys)
         ascending = keys[order]
         results = [run.find_many(ascending, read) for run in self.families[family]]

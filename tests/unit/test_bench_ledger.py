@@ -37,7 +37,7 @@ def test_a_small_run_measures_every_step_and_leaves_a_log_that_is_in_order(tmp_p
 
 
 def test_what_is_slower_in_the_end_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([1.0] * 8 + [2.0] * 2)
+    seconds = iter([(1.0, 0.5)] * 8 + [(2.0, 0.8)] * 2)
 
     class Slowing:
         def __init__(self, folder: Path) -> None:
@@ -50,13 +50,14 @@ def test_what_is_slower_in_the_end_falls(tmp_path: Path, monkeypatch: pytest.Mon
             pass
 
         def append(self, num_entries: int, names: tuple[str, ...]) -> dict[str, float]:
-            return dict.fromkeys(names, 0.5) | {"ledger": next(seconds)}
+            both = dict(zip(("ledger", "lmdb"), next(seconds), strict=True))
+            return {name: both[name] for name in names}
 
     monkeypatch.setattr(bench, "Writers", Slowing)
     figures = bench.append(tmp_path, 1_000, 100)
     assert (figures.append_per_s_first, figures.append_per_s_last, figures.append_fall) == (100, 50, 0.5)
     assert figures.append_per_s == 1_000 / 12
-    assert figures.append_ratio_lmdb == 0.5
+    assert (figures.append_ratio_lmdb, figures.lmdb_per_s, figures.lmdb_fall) == (0.5, 200, 0.375)
 
 
 def test_a_writer_that_dies_stops_the_run(tmp_path: Path) -> None:

@@ -90,18 +90,20 @@ def test_the_filter_knows_every_key_and_few_others() -> None:
 
 
 def test_merges_are_done_long_before_the_next_of_their_level_is_due() -> None:
-    """With all sizes divided by 64, until a run of level 3 is there: as 300 million entries of the real sizes."""
+    """With all sizes divided by 64, until a run of level 3 is there: as 400 million entries of the real sizes."""
     sizes = Sizes(block_entries=1024, batch_entries_max=512, segment_items=128)
     blobs: dict[tuple[int, int], bytes] = {}
     source = np.random.default_rng(5)
     index = Index.open(None, lambda run, number: blobs[run, number], new_seed=SEED, sizes=sizes)
     counts_max = np.zeros(4, np.int64)
-    num_segments_max = (MERGE_ITEMS_PER_ITEM * 512 + sizes.block_entries) // sizes.segment_items
-    for begin in range(0, 5000 * sizes.block_entries, 512):
+    num_merges = 3
+    num_segments_max = (num_merges * MERGE_ITEMS_PER_ITEM * 512 + sizes.block_entries) // sizes.segment_items
+    for begin in range(0, 6500 * sizes.block_entries, 512):
         keys = source.integers(0, 2**64, 512, dtype=np.uint64)
         insert_many(index.tails[Family.ID], keys, np.arange(begin, begin + 512, dtype=np.uint64))
         writes = index.prepare(begin + 512, lambda run, number: blobs[run, number])
-        assert len(writes.puts) <= num_segments_max + 1 + 4, "a rest of the credit before, and fences of finished runs"
+        rests = num_merges + 4  # of each credit, and fences of finished runs
+        assert len(writes.puts) <= num_segments_max + rests
         for name in writes.deletes:
             del blobs[name]
         blobs.update(writes.puts)
@@ -109,7 +111,7 @@ def test_merges_are_done_long_before_the_next_of_their_level_is_due() -> None:
         levels = [run.level for run in index.runs.families[Family.ID]]
         counts_max = np.maximum(counts_max, np.bincount(levels, minlength=4))
     assert counts_max[3] == 1
-    assert counts_max[:3].max() <= 16 + 4, "sixteen are merged before many more gather"
+    assert counts_max[:3].max() <= 16 + 8 + 1, "sixteen are merged before half as many more gather"
 
 
 def test_a_failed_commit_changes_nothing_and_its_retry_writes_the_same() -> None:

@@ -137,7 +137,7 @@ def test_ids_are_remembered_for_ever_however_the_index_keeps_them(tmp_path: Path
     for old ones, though ids differ in one bit."""
     numbers = iter(range(1, 100_000))
     recorded: list[int] = []
-    for life in range(4):
+    for life in range(5):
         with open_shard(tmp_path, sizes=SMALL, publishing=Publishing(50)) as shard:
             for turn in range(40):
                 chosen = [next(numbers) for _ in range(16 - turn % 3)]
