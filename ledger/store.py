@@ -13,7 +13,8 @@ committed together and synced before `write` returns: a reader, a crash or a ful
 
 This is the only file that imports lmdb. Beside LMDB's own `data.mdb` and `lock.mdb` lies `owner.lock`: LMDB admits
 several writing processes in turn, but a shard has one owner. An environment must be opened in the process that uses
-it and must not be used across a fork.
+it and must not be used across a fork. Pages are read as they are asked for; who needs a whole segment says so
+(`ledger.mapped`).
 Turned down: a row an entry (a cycle of the interpreter lock and 16 bytes of page header for each: a third of the
 speed), SQLite (tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file format of our
 own (it would have to prove its crash safety first).
@@ -245,7 +246,9 @@ class Store:
             with refusal_is_named(path), _named_errors(path, _OPEN_AGAIN):
                 _make_environment(path, map_bytes)
                 reserve(path / READERS_FILE, READERS_BYTES)
-                environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX)
+                environment = lmdb.open(
+                    str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX, readahead=False
+                )
                 tables = _tables(environment, path, complete=True)
         except BaseException:
             os.close(lock)
@@ -253,11 +256,14 @@ class Store:
         return cls(path, environment, tables, lock)
 
     @classmethod
-    def open_readonly(cls, path: Path) -> "Store":
+    def open_readonly(cls, path: Path, *, readahead: bool = False) -> "Store":
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
         Whoever may write there is entered in LMDB's table of readers, so that the owner leaves what is read. Others,
         and who looks at a bare copy, write nothing; instead no owner can open the shard until they have closed it.
+        Args:
+            readahead: whether the system reads on by itself, for who reads it all in order. For single entries of a
+                shard larger than memory that reads a hundred times too much.
         Raises:
             LedgerCorrupt: there is no environment of this kind, or it was cut off.
             LayoutUnsupported: another release wrote it.
@@ -280,6 +286,7 @@ class Store:
                     readonly=True,
                     create=False,
                     lock=is_entered,
+                    readahead=readahead,
                 )
                 return cls(path, environment, _tables(environment, path, complete=False), lock)
             except BaseException:
