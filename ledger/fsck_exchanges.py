@@ -148,7 +148,7 @@ def read_newest(shard_and_begin: tuple[Path, int]) -> Records:
         LedgerError: it cannot be read.
     """
     path, begin = shard_and_begin
-    with closing(Store.open_readonly(path, readahead=True)) as store:
+    with closing(Store.open_readonly(path, in_order=True)) as store:
         records = _left_over(store)  # before the store, into which they may come meanwhile
         found, size = Exchanges(), _size(store)
         for first in range(begin, size, _BLOCK_ENTRIES):

@@ -222,7 +222,7 @@ def _check(job: Job, entropy: Callable[[int], bytes], sender: Connection) -> Non
         sender.send(Problem(where, what))
 
     try:
-        with closing(Store.open_readonly(job.path, readahead=True)) as store:
+        with closing(Store.open_readonly(job.path, in_order=True)) as store:
             sender.send("its pages")
             fsck_pages.check_pages(store, tell)
             ShardCheck(store, job.keys, tell, sender.send, sender.send, entropy, seen).run()

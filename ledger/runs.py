@@ -29,7 +29,6 @@ import xxhash
 from numpy.typing import NDArray
 
 from ledger.errors import LedgerCorrupt
-from ledger.mapped import will_read
 from ledger.tail import SEED_BYTES, Indices, Keys, Offsets
 
 SEGMENT_ITEMS = 8188
@@ -129,17 +128,13 @@ class Run:
         """The names of everything that is stored of it."""
         return [(self.id, number) for number in range(len(self.fences) + 1)] if self.num_items else []
 
-    def columns(self, number: int, read: ReadSegment, *, whole: bool = False) -> tuple[memoryview, memoryview]:
+    def columns(self, number: int, read: ReadSegment) -> tuple[memoryview, memoryview]:
         """The keys (u64) and the offsets of the indices (u32) of a segment, in place.
 
-        Args:
-            whole: whether all of it will be looked at, not only what leads to a key.
         Raises:
             LedgerCorrupt: the segment is damaged. Checked once in the life of the run; later reads trust it.
         """
         data = memoryview(read(self.id, number))
-        if whole or not self.checked[number]:
-            will_read(data)
         if not self.checked[number]:
             self._check(number, data)
             self.checked[number] = 1
@@ -148,7 +143,7 @@ class Run:
 
     def arrays(self, number: int, read: ReadSegment) -> tuple[Keys, Offsets]:
         """`columns` as uint64[n] and uint32[n]."""
-        keys, offsets = self.columns(number, read, whole=True)
+        keys, offsets = self.columns(number, read)
         return np.frombuffer(keys, np.uint64), np.frombuffer(offsets, np.uint32)
 
     def find(self, key: int, read: ReadSegment, begin: int) -> Iterator[int]:

@@ -7,14 +7,14 @@
     runs      run id (u64), number (u32)      -> a segment of the index (`ledger.index`)
     state     name                            -> head, index manifest, settlement snapshot
 
-Integers are big-endian, so that LMDB's byte order is numeric order. Entries and hashes are stored as they come, a row a
-batch: rows only ever go to the end, so pages fill up and nothing is written twice. A batch's rows and its head are
-committed together and synced before `write` returns: a reader, a crash or a full disk sees all of a batch or nothing.
+Integers are big-endian, so that LMDB's byte order is numeric order. Entries and hashes are stored as they come, in rows
+of a batch, or of 409 entries of a large one: rows only ever go to the end, so pages fill up and nothing is written
+twice. A batch's rows and its head are committed together and synced before `write` returns: a reader, a crash or a full
+disk sees all of a batch or nothing.
 
 This is the only file that imports lmdb. Beside LMDB's own `data.mdb` and `lock.mdb` lies `owner.lock`: LMDB admits
 several writing processes in turn, but a shard has one owner. An environment must be opened in the process that uses
-it and must not be used across a fork. Pages are read as they are asked for; who needs a whole segment says so
-(`ledger.mapped`).
+it and must not be used across a fork.
 Turned down: a row an entry (a cycle of the interpreter lock and 16 bytes of page header for each: a third of the
 speed), SQLite (tables and no queries: LMDB reads without a copy of the page cache or a lock), and a file format of our
 own (it would have to prove its crash safety first).
@@ -32,6 +32,7 @@ from typing import Any
 
 import lmdb
 
+from ledger.entry import ENTRY_BYTES
 from ledger.errors import (
     LayoutUnsupported,
     LedgerBusy,
@@ -56,6 +57,14 @@ READERS_FILE = "lock.mdb"
 READERS_MAX = 126
 READERS_BYTES = 64 * READERS_MAX + 128
 """LMDB's table of readers, which it maps: a cache line each, and a header of two."""
+
+ENTRIES_ROW_BYTES = 409 * ENTRY_BYTES
+"""24 pages, with LMDB's header: py-lmdb touches every page of a row that is asked for, so who reads one entry reads all
+of its row from the disk."""
+
+READ_AHEAD_KB_MAX = 512
+"""How far the system may read on where a page is missing. Some disks are set to 8 MB: a shard twice as large as memory
+then reads 10 GB for half a million appends, each page in place of another that is needed (measured)."""
 
 TABLES = ("entries", "hashes", "contents", "metas", "runs", "state")
 
@@ -176,8 +185,11 @@ class Batch(Snapshot):
     """A write transaction: what it has put is visible to its own reads, and to others once it has committed."""
 
     def append_entries(self, first: int, data: Any) -> None:
-        """Consecutive entries from index `first`; the row must come after every other."""
-        self._append("entries", _INDEX.pack(first), data)
+        """The canonical bytes of consecutive entries from index `first`; their rows must come after every other."""
+        every = memoryview(data).cast("B")
+        for begin in range(0, len(every), ENTRIES_ROW_BYTES):
+            row = every[begin : begin + ENTRIES_ROW_BYTES]
+            self._append("entries", _INDEX.pack(first + begin // ENTRY_BYTES), row)
 
     def append_hashes(self, level: int, first: int, data: Any) -> None:
         """Consecutive hashes of a level from index `first`."""
@@ -247,7 +259,11 @@ class Store:
                 _make_environment(path, map_bytes)
                 reserve(path / READERS_FILE, READERS_BYTES)
                 environment = lmdb.open(
-                    str(path), map_size=map_bytes, max_dbs=len(TABLES), max_readers=READERS_MAX, readahead=False
+                    str(path),
+                    map_size=map_bytes,
+                    max_dbs=len(TABLES),
+                    max_readers=READERS_MAX,
+                    readahead=_reads_ahead_little(path),
                 )
                 tables = _tables(environment, path, complete=True)
         except BaseException:
@@ -256,14 +272,13 @@ class Store:
         return cls(path, environment, tables, lock)
 
     @classmethod
-    def open_readonly(cls, path: Path, *, readahead: bool = False) -> "Store":
+    def open_readonly(cls, path: Path, *, in_order: bool = False) -> "Store":
         """Look at a shard without owning it. Not in a process that already has it open: LMDB forbids that.
 
         Whoever may write there is entered in LMDB's table of readers, so that the owner leaves what is read. Others,
         and who looks at a bare copy, write nothing; instead no owner can open the shard until they have closed it.
         Args:
-            readahead: whether the system reads on by itself, for who reads it all in order. For single entries of a
-                shard larger than memory that reads a hundred times too much.
+            in_order: whether all of it will be read, in order: then the system may read on as far as it likes.
         Raises:
             LedgerCorrupt: there is no environment of this kind, or it was cut off.
             LayoutUnsupported: another release wrote it.
@@ -286,7 +301,7 @@ class Store:
                     readonly=True,
                     create=False,
                     lock=is_entered,
-                    readahead=readahead,
+                    readahead=in_order or _reads_ahead_little(path),
                 )
                 return cls(path, environment, _tables(environment, path, complete=False), lock)
             except BaseException:
@@ -441,6 +456,16 @@ def _make_tables(file: Path, map_bytes: int) -> None:
     with closing(environment), environment.begin(write=True) as transaction:
         for name in TABLES:
             environment.open_db(name.encode(), txn=transaction)
+
+
+def _reads_ahead_little(path: Path) -> bool:
+    """Whether the disk is set to read on by no more than `READ_AHEAD_KB_MAX`, as far as the system tells."""
+    device = path.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    try:
+        return int(setting.read_text()) <= READ_AHEAD_KB_MAX
+    except (OSError, ValueError):
+        return True
 
 
 def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:

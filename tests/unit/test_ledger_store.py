@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ledger import store as store_module
+from ledger.entry import ENTRY_BYTES
 from ledger.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerFull, LedgerLocked, LedgerReadOnly
 from ledger.store import DATA_FILE, NEW_FILE, READERS_FILE, READERS_MAX, TABLES, Batch, Store, has_data, unpack_index
 
@@ -75,6 +78,29 @@ def test_a_batch_that_fails_has_never_been(store: Store) -> None:
             snapshot.entries(0, 3, WIDTH)
     with store.write() as batch:
         batch.append_entries(2, items(2, 3))
+
+
+def test_a_large_batch_is_kept_in_rows_of_a_few_pages(store: Store) -> None:
+    data = random.Random(3).randbytes(1_000 * ENTRY_BYTES)
+    with store.write() as batch:
+        batch.append_entries(0, np.frombuffer(data, np.uint8).reshape(-1, ENTRY_BYTES))
+    with store.read() as snapshot:
+        assert [unpack_index(bytes(key)) for key, _ in snapshot.rows("entries")] == [0, 409, 818]
+        assert snapshot.entries(400, 900, ENTRY_BYTES) == data[400 * ENTRY_BYTES : 900 * ENTRY_BYTES]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells how a file is mapped")
+@pytest.mark.parametrize("kb_max", [0, 10**9])
+def test_where_the_disk_reads_on_far_the_system_is_told_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kb_max: int
+) -> None:
+    monkeypatch.setattr(store_module, "READ_AHEAD_KB_MAX", kb_max)
+    device = tmp_path.stat().st_dev
+    is_told = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").exists()
+    with closing(open_store(tmp_path / "shard")):
+        mapped = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "shard" / DATA_FILE))[2]
+    flags = next(line for line in mapped.splitlines() if line.startswith("VmFlags"))
+    assert ("rr" in flags.split()) == (is_told and kb_max == 0)
 
 
 def test_commits_are_numbered_one_after_another(store: Store) -> None:
