@@ -108,7 +108,9 @@ def show(found: Report) -> None:
     for problem in found.not_checked:
         out.print(f"[yellow]not checked: {plain(str(problem))}[/]", soft_wrap=True)
     more = " and more" if found.truncated else ""
-    verdict = "[green]clean[/]" if found.ok else f"[bold red]{len(found.problems)}{more} problems[/]"
+    verdict = "[green]clean[/]" if found.ok else "no problem in what was checked"
+    if found.problems:
+        verdict = f"[bold red]{len(found.problems)}{more} problems[/]"
     if found.not_checked:
         verdict += f", {len(found.not_checked)} [yellow]not checked[/]"
     pending = f" and {found.num_pending} in write-ahead logs" if found.num_pending else ""

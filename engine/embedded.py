@@ -39,7 +39,7 @@ from ledger.tiles import Source
 from ledger.warm import warm_up
 
 GIB = 1 << 30
-CALLERS_MAX = 4  # threads for what is asked beside minting
+CALLERS_MAX = 4  # threads of each shard for what is asked beside minting: one that hangs takes none of the others'
 R = TypeVar("R")
 
 
@@ -79,7 +79,7 @@ class LocalStages:
         self.keepers = keepers
         self.num_shards = len(keepers)
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self.callers = ThreadPoolExecutor(max_workers=CALLERS_MAX, thread_name_prefix="ledger-call")
+        self.callers = [ThreadPoolExecutor(CALLERS_MAX, f"ledger-call-{keeper.number}") for keeper in keepers]
         self.committers = [Batcher(self.sender(keeper), num_calls_max=1) for keeper in keepers]
 
     def sender(self, keeper: ShardKeeper) -> Callable[[list[Commit]], Coroutine[Any, Any, list[Outcome]]]:
@@ -114,12 +114,13 @@ class LocalStages:
         return [keeper.shard.checkpoint() for keeper in self.keepers]
 
     async def call(self, shard: int, call: Call[R]) -> R:
-        return await call.done(self.keepers[shard], self.callers)
+        return await call.done(self.keepers[shard], self.callers[shard])
 
     def close(self) -> None:
         """Finish what is being written and give the shards back."""
         self.executor.shutdown(wait=True)
-        self.callers.shutdown(wait=True)
+        for callers in self.callers:
+            callers.shutdown(wait=True)
         for keeper in self.keepers:
             keeper.close()
 

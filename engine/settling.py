@@ -51,7 +51,7 @@ from engine.money import (
 from engine.records import SUPER_SHARD, is_recorded
 from engine.request import shard_of
 from ledger import dag
-from ledger.coordinator import conclude
+from ledger.coordinator import Left, conclude
 from ledger.decision import Answer, Progress, Request, begin, resume
 from ledger.entry import Entries, Entry, Parent, as_bytes
 from ledger.errors import LedgerError
@@ -89,7 +89,7 @@ class Settlement:
         self.shards = shards
         self.now_ns = now_ns
         self.exchanging: set[asyncio.Task[Progress]] = set()
-        self.under_way: dict[bytes, bytes] = {}  # the digest of an exchange's terms, by its id
+        self.under_way: dict[bytes, list[bytes]] = {}  # the digest of an exchange's terms, for each call, by its id
 
     async def open_accounts(self, body: AccountsBody) -> list[Entered]:
         """Open accounts, in one durable step; what became of each, in order."""
@@ -164,8 +164,10 @@ class Settlement:
             raise InvalidRequest(
                 f"the deadline is more than {HOLD_S_MAX} s away", where="deadline_ms", fix="Send an earlier one."
             )
-        if self.under_way.setdefault(exchange.id, exchange.digest) != exchange.digest:
+        calls = self.under_way.setdefault(exchange.id, [])
+        if exchange.digest not in (calls or [exchange.digest]):
             raise _other_terms(body.asset)  # before it calls off the first, of which nothing may be recorded yet
+        calls.append(exchange.digest)
         progress = await self._alone(self._begun(exchange))
         if progress.is_committed is False and not await self._decided_of(exchange):
             raise _other_terms(body.asset)
@@ -178,18 +180,13 @@ class Settlement:
         assert index is not None, "it was decided"
         return (await self.shards.call(exchange.home, EntryAt(index))).content_hash == exchange.digest
 
-    async def unfinished(self, shard: int) -> list[Exchange]:
-        """Exchanges past their deadline that somebody began and left, with a part in a shard. What is damaged there is
-        logged."""
-        found: list[Exchange] = []
-        begin: int | None = 0
-        while begin is not None:
-            left = await self.shards.call(shard, Unfinished(self.now_ns(), begin))
-            for place in left.damaged:
-                log.error("shard %d: what may be a leg of an exchange cannot be read: %s", shard, place)
-            found += left.exchanges
-            begin = left.next_begin
-        return found
+    async def unfinished(self, shard: int, begin: int = 0) -> Left:
+        """Exchanges past their deadline that somebody began and left, with a part in a shard: one look, from an index
+        on. What is damaged there is logged."""
+        left = await self.shards.call(shard, Unfinished(self.now_ns(), begin))
+        for place in left.damaged:
+            log.error("shard %d: what may be a leg of an exchange cannot be read: %s", shard, place)
+        return left
 
     async def finish(self, exchange: Exchange) -> bool:
         """Conclude what somebody began and left; whether it is over now."""
@@ -206,7 +203,9 @@ class Settlement:
         try:
             return await self._concluded(begin(exchange))
         finally:
-            self.under_way.pop(exchange.id, None)
+            self.under_way[exchange.id].pop()
+            if not self.under_way[exchange.id]:
+                del self.under_way[exchange.id]
 
     async def _concluded(self, progress: Progress) -> Progress:
         return await conclude(progress, self._send, self.now_ns, _pause, rounds_max=ROUNDS_MAX)

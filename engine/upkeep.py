@@ -4,8 +4,8 @@
     finish    conclude exchanges past their deadline that somebody began and left
     moment    commit to the checkpoints of all shards at once (`ledger.superlog`)
 
-Each is tried by itself, for each shard and each exchange: what fails, or does not answer in time, is logged and tried
-again the next time, and holds up nothing else.
+Each is tried by itself, for each shard and each exchange: what fails, as by a shard that does not answer in time, is
+logged and tried again the next time, and holds up nothing else.
 """
 
 import asyncio
@@ -14,14 +14,20 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from engine.calls import CommitMoment, Expire, MomentSizes, Shards, ViewSince
-from engine.errors import MintageError, describe
+from engine.calls import Call, CommitMoment, Expire, MomentSizes, Shards, ViewSince
+from engine.errors import MintageError, Unavailable, describe
 from engine.records import SUPER_SHARD
 from engine.settling import Settlement
+from ledger.errors import LedgerError
+from ledger.exchange import Exchange
 
 TASKS_MAX = 16
 ANSWER_S_MAX = 20.0
-"""For a shard, or an exchange. Others wait no longer for it, and the next round asks again."""
+"""For a shard, each time it is asked. Others wait no longer for it, and the next round asks again."""
+
+LOOKS_MAX = 16
+"""Looks for exchanges in a shard in one round, which go through 131,072 transfers that are held. The next round goes on
+from there."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,9 +42,10 @@ class Upkeep:
     """
 
     def __init__(self, shards: Shards, settlement: Settlement, interval_s: float) -> None:
-        self.shards = shards
-        self.settlement = settlement
+        self.shards = Answering(shards)
+        self.settlement = Settlement(self.shards, settlement.now_ns)
         self.interval_s = interval_s
+        self.begins: dict[int, int] = {}  # where the next look for exchanges begins, by shard
 
     async def for_ever(self) -> None:
         """Round after round of each, until cancelled."""
@@ -65,9 +72,26 @@ class Upkeep:
     async def finish(self) -> int:
         """Conclude exchanges past their deadline; how many are over now. Those with a part in a shard that has just
         not answered wait until it does."""
-        found = await each(self.settlement.unfinished, self._shards())
+        found = await each(self._left_in, self._shards())
         exchanges = {exchange for some in found.values() for exchange in some if found.keys() >= set(exchange.shards)}
         return sum((await each(self.settlement.finish, exchanges)).values())
+
+    async def _left_in(self, shard: int) -> list[Exchange]:
+        """What was left in a shard, `LOOKS_MAX` looks on from where the last round got to. Of a shard that does not
+        answer any more, what it told before."""
+        exchanges: list[Exchange] = []
+        for number in range(LOOKS_MAX):
+            try:
+                left = await self.settlement.unfinished(shard, self.begins.get(shard, 0))
+            except (LedgerError, MintageError):
+                if not number:
+                    raise
+                break
+            exchanges += left.exchanges
+            self.begins[shard] = left.next_begin or 0
+            if left.next_begin is None:
+                break
+        return exchanges
 
     async def moment(self) -> str:
         """Commit to all shards; the super-checkpoint, which is the old one if nothing has grown. A shard that does not
@@ -80,13 +104,33 @@ class Upkeep:
         return range(self.shards.num_shards)
 
 
+class Answering:
+    """Shards that answer within `ANSWER_S_MAX`, or are unavailable."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+        self.num_shards = shards.num_shards
+
+    async def call(self, shard: int, call: Call[R]) -> R:
+        """Raises what the shard does, and Unavailable where nothing comes of it in time."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                return await self.shards.call(shard, call)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"no answer to {type(call).__name__} within {ANSWER_S_MAX} s",
+                where=f"ledger shard {shard}",
+                fix="See to the shard; it is asked again before long.",
+            ) from error
+
+
 async def each(task: Callable[[T], Awaitable[R]], items: Iterable[T]) -> dict[T, R]:
-    """Do it for each, TASKS_MAX at a time, for ANSWER_S_MAX at most; what came of those that did not fail, in order.
-    Why the others did is logged."""
+    """Do it for each, TASKS_MAX at a time; what came of those that did not fail, in order. Why the others did is
+    logged."""
     room, results = asyncio.Semaphore(TASKS_MAX), dict[T, R]()
 
     async def attempted(item: T) -> None:
-        async with room, asyncio.timeout(ANSWER_S_MAX):
+        async with room:
             results[item] = await task(item)
 
     chosen = list(items)
@@ -98,8 +142,6 @@ async def _logged(task: Callable[[], Awaitable[object]]) -> None:
     """Do it, or log why not."""
     try:
         await task()
-    except TimeoutError:
-        log.warning("upkeep: no answer within %s s; it is tried again", ANSWER_S_MAX)
     except Exception as error:
         body = describe(error)
         if body.code == MintageError.code:

@@ -5,7 +5,9 @@ over the shards from time to time and `conclude` what it finds.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -14,12 +16,13 @@ from ledger.entry import ENTRY_BYTES, ZERO_HASH, from_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.exchange import Exchange, decode
 from ledger.legs import answers, holds
+from ledger.reader import Reader
 from ledger.shard import Shard
 
 ROUNDS_MAX = 16
 """Fruitless rounds in a row after which a coordinator leaves an exchange to whoever looks for unfinished ones."""
 
-LOOKS_MAX = 1024
+LOOKS_MAX = 8192
 """Pending transfers that one call of `unfinished` looks at."""
 
 Send = Callable[[Request], Awaitable[Answer | None]]
@@ -93,7 +96,7 @@ def unfinished(shard: Shard, now_ns: int, begin: int = 0, *, looks_max: int = LO
         try:
             if index >= size or not _names_terms(reader.read_entries(index, index + 1)):
                 continue
-            exchange = _exchange_of(shard, index)
+            exchange = _exchange_of(shard, reader, index)
         except LedgerCorrupt as error:
             damaged.append(str(error))
             continue
@@ -102,13 +105,25 @@ def unfinished(shard: Shard, now_ns: int, begin: int = 0, *, looks_max: int = LO
     return Left(list(found.values()), damaged, indices[-1] + 1 if len(indices) == looks_max else None)
 
 
-def _exchange_of(shard: Shard, index: int) -> Exchange | None:
-    """The exchange whose first leg in a shard is this; None if the transfer is no such leg."""
-    try:
-        entry = shard.entry(index)
-        exchange = decode(shard.meta(index))
-    except EntryNotFound:
+def _exchange_of(shard: Shard, reader: Reader, index: int) -> Exchange | None:
+    """The exchange whose first leg in a shard is this; None if the transfer is no such leg, or its terms were erased.
+    By the reader, since the shard would integrate at every question.
+
+    Raises:
+        LedgerCorrupt: what is stored is not what was recorded.
+    """
+    entry, terms = reader.entry(index), reader.meta(index)
+    if terms is None:
+        with suppress(EntryNotFound):
+            shard.meta(index)  # they were not erased: it says so
         return None
+    if hashlib.sha256(terms).digest() != entry.meta_hash:
+        raise LedgerCorrupt(
+            "the bytes do not have their hash",
+            where=f"metadata of entry {index}",
+            fix="Run fsck on the shard and restore it from a copy.",
+        )
+    exchange = decode(terms)
     return exchange if exchange is not None and holds(entry, exchange) else None
 
 

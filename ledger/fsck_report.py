@@ -29,11 +29,11 @@ class Problem(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What a check saw. After `PROBLEMS_MAX` problems the rest are not listed, and `truncated` says so.
 
-    `num_orphans`: segments of the index that belong to no run, because a merge is under way or was cut short. They are
-    no problem: nobody reads them, and the shard's next owner deletes them. `num_pending`: entries in write-ahead logs
-    that are not in the store yet, and not among `num_entries`. `num_super`: entries of the super-log, which is not
-    among the shards. `not_checked`: what could not be opened, which is damage no more than it is sound; what shards
-    say of each other was not checked either then.
+    `num_orphans`: segments of the index that belong to no run: of a merge that is under way or was cut short, or
+    replaced by one and kept until its place is needed. They are no problem: nobody reads them, and the owner deletes
+    them. `num_pending`: entries in write-ahead logs that are not in the store yet, and not among `num_entries`.
+    `num_super`: entries of the super-log, which is not among the shards. `not_checked`: what could not be opened, which
+    is damage no more than it is sound; what shards say of each other was not checked either then.
     """
 
     num_shards: int

@@ -180,7 +180,7 @@ class Index:
 
         Raises:
             LedgerCorrupt: a segment is damaged or missing; it says which.
-        Cost: a segment is read for each run, of which there are about 10 a level.
+        Cost: a segment is read for each run, of which there are 8 to 24 a level.
         """
         indices = self.runs.find(family, key, read, begin=begin, limit=limit)
         indices += (index for index in found(self.tails[family], key).tolist() if index >= begin)

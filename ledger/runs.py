@@ -258,7 +258,7 @@ class Runs:
 
         Raises:
             LedgerCorrupt: a segment is damaged or missing; it says which.
-        Cost: a segment is read for each run, of which there are about 10 a level.
+        Cost: a segment is read for each run, of which there are 8 to 24 a level.
         """
         runs = (run for run in self.families[family] if run.end > begin)
         return list(islice(chain.from_iterable(run.find(key, read, begin) for run in runs), limit))

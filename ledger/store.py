@@ -62,6 +62,7 @@ ENTRIES_ROW_BYTES = 409 * ENTRY_BYTES
 """24 pages, with LMDB's header: py-lmdb touches every page of a row that is asked for, so who reads one entry reads all
 of its row from the disk."""
 
+SYSTEM = Path("/sys")
 READ_AHEAD_KB_MAX = 512
 """How far the system may read on where a page is missing. Some disks are set to 8 MB: a shard twice as large as memory
 then reads 10 GB for half a million appends, each page in place of another that is needed (measured)."""
@@ -459,13 +460,16 @@ def _make_tables(file: Path, map_bytes: int) -> None:
 
 
 def _reads_ahead_little(path: Path) -> bool:
-    """Whether the disk is set to read on by no more than `READ_AHEAD_KB_MAX`, as far as the system tells."""
+    """Whether the disk is set to read on by no more than `READ_AHEAD_KB_MAX`, as far as the system tells: a disk, or
+    the one that a partition is of, or a file system with a setting of its own."""
     device = path.stat().st_dev
-    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    try:
-        return int(setting.read_text()) <= READ_AHEAD_KB_MAX
-    except (OSError, ValueError):
-        return True
+    name = f"{os.major(device)}:{os.minor(device)}"
+    disk = SYSTEM / "dev/block" / name
+    folders = disk / "queue", disk.resolve().parent / "queue", SYSTEM / "class/bdi" / name
+    for setting in (folder / "read_ahead_kb" for folder in folders):
+        with suppress(OSError, ValueError):
+            return int(setting.read_text()) <= READ_AHEAD_KB_MAX
+    return True
 
 
 def _tables(environment: Any, path: Path, *, complete: bool) -> dict[str, Any]:

@@ -125,12 +125,12 @@ class Writer:
         Who is in the store or sequences gets done before; who comes later is refused.
         Raises: as `integrate`; closed it is all the same.
         """
-        try:
-            self.integrate()
-            with self._storing, self._turn:
+        with self._storing, self._turn:
+            try:
+                if self._pending and not self._is_closed:
+                    self._catch_up()
                 self._publish_rest()
-        finally:
-            with self._storing, self._turn:
+            finally:
                 self._is_closed = True
                 self._wal.close()
 

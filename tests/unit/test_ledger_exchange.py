@@ -39,6 +39,7 @@ from ledger.exchange import BASIS_POINTS, ROYALTIES_MAX, Account, Exchange, Roya
 from ledger.legs import answers, columns, decision_id, items, outcome
 from ledger.payload import Payload, canonical_json
 from ledger.payments import paid_for
+from ledger.reader import Reader
 from ledger.result import Result
 from ledger.shard import Shard
 
@@ -384,22 +385,33 @@ def test_what_expires_is_not_looked_at_for_exchanges(market: Market) -> None:
     assert market.shards[0].live(is_timeless=True) == [market.shards[0].tree_size - 1]
 
 
-def test_a_damaged_leg_hides_no_other_one(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("terms", [b"others", None])
+def test_a_damaged_leg_hides_no_other_one(market: Market, monkeypatch: pytest.MonkeyPatch, terms: bytes | None) -> None:
     exchanges = [agreed(exchange_id=id_of(f"exchange {number}"), price=10) for number in range(3)]
     answers(market.shards[0], [Request(exchange, 0, Stage.PREPARE) for exchange in exchanges])
     first = market.shards[0].live()[0]
-    meta = Shard.meta
-
-    def damaged(shard: Shard, index: int) -> bytes:
-        if index == first:
-            raise LedgerCorrupt("another hash", where=f"metadata of entry {index}", fix="Restore it.")
-        return meta(shard, index)
-
-    monkeypatch.setattr(Shard, "meta", damaged)
+    meta = Reader.meta
+    monkeypatch.setattr(Reader, "meta", lambda reader, index: terms if index == first else meta(reader, index))
+    monkeypatch.setattr(Shard, "meta", gone)
     left = unfinished(market.shards[0], DEADLINE_NS + 1)
     assert left.exchanges == exchanges[1:]
     (told,) = left.damaged
     assert f"metadata of entry {first}" in told
+
+
+def gone(shard: Shard, index: int) -> bytes:
+    """As a shard answers whose metadata are neither there nor erased."""
+    raise LedgerCorrupt("it is gone, and was not erased", where=f"metadata of entry {index}", fix="Restore it.")
+
+
+def test_a_look_integrates_once_however_many_legs_it_finds(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanges = [agreed(exchange_id=id_of(f"exchange {number}"), price=10) for number in range(3)]
+    answers(market.shards[0], [Request(exchange, 0, Stage.PREPARE) for exchange in exchanges])
+    assert not market.shards[0].sequence(columns([money("later", BUYER, BANK, 5)])).results.any()
+    looks = []
+    monkeypatch.setattr(Shard, "_head", lambda shard: looks.append(shard))
+    assert unfinished(market.shards[0], DEADLINE_NS + 1).exchanges == exchanges
+    assert len(looks) == 1
 
 
 def test_a_pending_transfer_that_is_no_leg_is_left_alone(market: Market) -> None:

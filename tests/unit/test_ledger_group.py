@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -523,3 +524,15 @@ async def test_a_shard_that_could_not_integrate_tells_the_next_batch_and_recover
         await asyncio.to_thread(committer.close)
         contents = [content_of(number) for number in (4, 1, 3)]
         assert [shard.content(index) for index in range(shard.tree_size)] == contents
+
+
+async def test_as_much_as_a_batch_is_integrated_before_its_time(
+    fake: FakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.group.INTEGRATE_AFTER_S", 1_000.0)
+    with closing(Committer(fake)) as committer:
+        await committer.append(encode(plain(0)))
+        assert not fake.integrated.is_set(), "it waits for more"
+        await committer.append_together(b"".join(encode(plain(number)) for number in range(4096)))
+        assert await asyncio.to_thread(fake.integrated.wait, WAIT_S)
+    assert fake.num_integrated == 2, "what is left is integrated at once when it closes"

@@ -90,17 +90,28 @@ def test_a_large_batch_is_kept_in_rows_of_a_few_pages(store: Store) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells how a file is mapped")
-@pytest.mark.parametrize("kb_max", [0, 10**9])
+@pytest.mark.parametrize("kb", [128, 8192, None])
+@pytest.mark.parametrize("where", ["disk", "partition", "file system"])
 def test_where_the_disk_reads_on_far_the_system_is_told_not_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kb_max: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, kb: int | None
 ) -> None:
-    monkeypatch.setattr(store_module, "READ_AHEAD_KB_MAX", kb_max)
+    system = tmp_path / "sys"
     device = tmp_path.stat().st_dev
-    is_told = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").exists()
+    name = f"{os.major(device)}:{os.minor(device)}"
+    folder = system / ("class/bdi/" + name if where == "file system" else "devices/sda/queue")
+    folder.mkdir(parents=True)
+    if where != "file system":
+        (system / "dev/block").mkdir(parents=True)
+        block = system / ("devices/sda/sda1" if where == "partition" else "devices/sda")
+        block.mkdir(exist_ok=True)
+        (system / "dev/block" / name).symlink_to(block)
+    if kb is not None:
+        (folder / "read_ahead_kb").write_text(f"{kb}\n")
+    monkeypatch.setattr(store_module, "SYSTEM", system)
     with closing(open_store(tmp_path / "shard")):
         mapped = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "shard" / DATA_FILE))[2]
     flags = next(line for line in mapped.splitlines() if line.startswith("VmFlags"))
-    assert ("rr" in flags.split()) == (is_told and kb_max == 0)
+    assert ("rr" in flags.split()) == (kb == 8192)
 
 
 def test_commits_are_numbered_one_after_another(store: Store) -> None:

@@ -25,7 +25,7 @@ from engine.money import (
 )
 from engine.request import shard_of
 from engine.upkeep import Upkeep
-from ledger.decision import Answer, Request, Stage
+from ledger.decision import Answer, Progress, Request, Stage
 from ledger.entry import Kind, owner_of
 from ledger.errors import LedgerFull
 from ledger.fsck import check
@@ -232,6 +232,30 @@ async def test_other_terms_under_a_key_do_not_call_off_the_sale_that_is_under_wa
     assert first == repeat
     assert isinstance(first, Exchanged) and first.state == "settled"
     assert await world.posted(acme) == (0, 100)
+    assert world.settlement.under_way == {}
+
+
+async def test_a_call_that_ends_before_its_repeat_does_not_let_other_terms_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, acme, _ = await world.funded()
+    asset = world.asset(1 - MONEY_HOME)
+    concluded, may_end = world.settlement._concluded, asyncio.Event()
+    calls = iter(range(3))
+
+    async def slow(progress: Progress) -> Progress:
+        if next(calls):
+            await may_end.wait()
+        return await concluded(progress)
+
+    monkeypatch.setattr(world.settlement, "_concluded", slow)
+    repeat, first = [asyncio.create_task(world.sell(asset, bob, acme)) for _ in range(2)]
+    await asyncio.wait([repeat, first], return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(IdempotencyConflict):
+        await world.sell(asset, bob, acme, price=99)
+    assert next(calls) == 2, "it was not begun"
+    may_end.set()
+    assert await repeat == await first
     assert world.settlement.under_way == {}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 import virtual_time
 from money_world import EUR, GBP, SECOND_NS, World
 
-from engine.calls import Call, MomentSizes, R
+from engine.calls import Call, Expire, MomentSizes, R
 from engine.embedded import Engine
 from engine.errors import Unavailable
 from engine.generators.fake import FakeGenerator
 from engine.money import shard_of_currency, terms_of
+from engine.records import ShardKeeper
 from engine.settling import Settlement
 from engine.upkeep import Upkeep
+from ledger.coordinator import Left
 from ledger.errors import LedgerCorrupt, LedgerFull
 from ledger.exchange import Exchange
 from ledger.fsck import check
@@ -149,7 +152,8 @@ async def test_a_shard_that_hangs_holds_up_no_other_one_for_long(
     shards = Hanging(world.shards, {(away, name): DOWN for name in ("Expire", "Unfinished", "ViewSince")})
     await Upkeep(shards, Settlement(shards, world.clock), 10).once()
     assert await world.pending(bob) == (0, 0)
-    assert caplog.text.count("no answer within") == 3
+    for name in ("Expire", "Unfinished", "ViewSince"):
+        assert f"ledger shard {away}: no answer to {name} within 0.05 s" in caplog.text
     sizes = world.keepers[0].moments.sizes()
     assert sizes == {1 - away: world.keepers[1 - away].shard.tree_size}
 
@@ -162,19 +166,49 @@ async def test_exchanges_with_a_part_in_a_shard_that_does_not_answer_wait_for_it
     here = shard_of_currency(EUR, 2)
     finished = []
 
-    async def unfinished(shard: int) -> list[Exchange]:
+    async def unfinished(shard: int, begin: int) -> Left:
         if shard != here:
             raise DOWN
-        return list(sales.values())
+        return Left(list(sales.values()), [], None)
 
     async def finish(exchange: Exchange) -> bool:
         finished.append(exchange)
         return True
 
-    monkeypatch.setattr(world.settlement, "unfinished", unfinished)
-    monkeypatch.setattr(world.settlement, "finish", finish)
-    assert await upkeep_of(world).finish() == 1
+    upkeep = upkeep_of(world)
+    monkeypatch.setattr(upkeep.settlement, "unfinished", unfinished)
+    monkeypatch.setattr(upkeep.settlement, "finish", finish)
+    assert await upkeep.finish() == 1
     assert finished == [sales[here]]
+
+
+async def test_many_transfers_that_are_held_are_looked_through_from_round_to_round(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told before a shard went away is concluded, and nothing is looked at twice before all was."""
+    bob, acme, _ = await world.funded()
+    sales = [terms_of(world.sale(world.asset(0), bob, acme, key=f"{n}"), 2) for n in range(5)]
+    asked, finished = [], []
+
+    async def unfinished(shard: int, begin: int) -> Left:
+        if shard == 1:
+            return Left([], [], None)
+        asked.append(begin)
+        if asked.count(3) == 1 and begin == 3:
+            raise DOWN
+        return Left([sales[begin]], [], begin + 1 if begin < 4 else None)
+
+    async def finish(exchange: Exchange) -> bool:
+        finished.append(exchange)
+        return True
+
+    monkeypatch.setattr("engine.upkeep.LOOKS_MAX", 2)
+    upkeep = upkeep_of(world)
+    monkeypatch.setattr(upkeep.settlement, "unfinished", unfinished)
+    monkeypatch.setattr(upkeep.settlement, "finish", finish)
+    assert [await upkeep.finish() for _ in range(4)] == [2, 1, 2, 2]
+    assert asked == [0, 1, 2, 3, 3, 4, 0, 1]
+    assert sorted(map(sales.index, finished)) == [0, 0, 1, 1, 2, 3, 4]
 
 
 async def test_one_exchange_that_cannot_be_finished_holds_up_no_other_one(
@@ -184,8 +218,8 @@ async def test_one_exchange_that_cannot_be_finished_holds_up_no_other_one(
     asset = world.asset(1)
     finished = []
 
-    async def unfinished(shard: int) -> list[Exchange]:
-        return [terms_of(world.sale(asset, bob, acme, key=f"{shard} {n}"), 2) for n in range(2)]
+    async def unfinished(shard: int, begin: int) -> Left:
+        return Left([terms_of(world.sale(asset, bob, acme, key=f"{shard} {n}"), 2) for n in range(2)], [], None)
 
     async def finish(exchange: Exchange) -> bool:
         if not finished:
@@ -194,9 +228,10 @@ async def test_one_exchange_that_cannot_be_finished_holds_up_no_other_one(
         finished.append(exchange)
         return True
 
-    monkeypatch.setattr(world.settlement, "unfinished", unfinished)
-    monkeypatch.setattr(world.settlement, "finish", finish)
-    assert await upkeep_of(world).finish() == 3
+    upkeep = upkeep_of(world)
+    monkeypatch.setattr(upkeep.settlement, "unfinished", unfinished)
+    monkeypatch.setattr(upkeep.settlement, "finish", finish)
+    assert await upkeep.finish() == 3
     assert len(finished) == 4
 
 
@@ -240,6 +275,25 @@ def test_a_round_comes_every_interval_and_none_where_it_is_zero(interval_s: floa
         return shards.rounds_s
 
     assert virtual_time.run(scenario()) == rounds_s
+
+
+async def test_in_this_process_a_shard_that_hangs_takes_none_of_the_threads_of_another(tmp_path: Path) -> None:
+    world = World(tmp_path, remote=False)
+    released = threading.Event()
+
+    class Hang(Expire, frozen=True):
+        def run(self, keeper: ShardKeeper) -> int:
+            released.wait()
+            return 0
+
+    hanging = [asyncio.create_task(world.shards.call(1, Hang())) for _ in range(20)]
+    try:
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(world.shards.call(0, Expire()), 10) == 0
+    finally:
+        released.set()
+        await asyncio.gather(*hanging)
+        world.close()
 
 
 def test_an_embedded_engine_keeps_its_ledger_and_serves_the_moments(tmp_path: Path) -> None:
