@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ledger import idtable, positions
+from ledger.compiled import njit
 from ledger.entry import ZERO_ID, Entries, Flag, Kind, as_bytes
 from ledger.errors import EntryNotFound, LedgerCorrupt
 from ledger.idtable import WORD_BYTES
@@ -283,7 +283,7 @@ class Book:
         return pendings[(pendings["kind"] != 0) & (pendings["ended"] == 0)]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _replay(state: Any, rows: Any, first_index: int, owners: Any) -> Any:
     """Apply entries one by one up to the first that fails: how many, and its result."""
     entries = rows.view(ROW_DTYPE).reshape(len(rows))
@@ -294,7 +294,7 @@ def _replay(state: Any, rows: Any, first_index: int, owners: Any) -> Any:
     return len(entries), Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _unknown_subjects(state: Any, rows: Any, results: Any) -> Any:
     entries = rows.view(ROW_DTYPE).reshape(len(rows))
     places, num_places = np.empty(len(entries), np.int64), 0
@@ -304,7 +304,7 @@ def _unknown_subjects(state: Any, rows: Any, results: Any) -> Any:
     return places[:num_places]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _has_unknown_subject(state: Any, entry: Any) -> bool:
     if entry.kind != Kind.MONEY and entry.kind != Kind.OWNERSHIP:
         return False

@@ -12,9 +12,9 @@ filters (they take deletions or know all keys beforehand; neither is so here, an
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.tail import Keys
 
 BITS_PER_KEY = 24
@@ -27,24 +27,24 @@ _BLOCK_BYTES = 8 * _BLOCK_WORDS
 _BLOCK_BITS = 8 * _BLOCK_BYTES
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _block_of(key: Any, num_blocks: Any) -> Any:
     """From the upper half of the key. Source: Lemire, Fast Random Integer Generation in an Interval, 2019."""
     return np.int64(((key >> np.uint64(32)) * np.uint64(num_blocks)) >> np.uint64(32))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _bits_of(key: Any) -> Any:
     """Eight numbers of 6 bits in a word, for the eight words of the block; an odd multiplier spreads the lower half."""
     return (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(16)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _place(bits: Any, word: int) -> Any:
     return (bits >> np.uint64(6 * word)) & np.uint64(63)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _add(blocks: Any, keys: Any) -> None:
     for key in keys:
         block = _block_of(key, len(blocks))
@@ -53,7 +53,7 @@ def _add(blocks: Any, keys: Any) -> None:
             blocks[block, word] |= np.uint64(1) << _place(bits, word)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _mark(blocks: Any, keys: Any, out: Any) -> None:
     """Set out where all eight bits of the key are set. Most keys end at the first or second word."""
     for place in range(len(keys)):

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_BYTES, HASH_BYTES, ID_BYTES, Flag, Kind
 from ledger.errors import LedgerCorrupt
 from ledger.exchange import MOVES_MAX
@@ -209,7 +209,7 @@ def _block(text: bytes, num_bytes: int) -> NDArray[np.uint8]:
     return np.frombuffer(2 * block, np.uint8).reshape(2, 64).copy()
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _count(entries: Any) -> int:
     """How many of some entries are transfers or decisions that have a request hash."""
     count = 0
@@ -218,7 +218,7 @@ def _count(entries: Any) -> int:
     return count
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _has_terms(entry: Any) -> bool:
     if entry.kind != _MONEY and entry.kind != _OWNERSHIP and entry.kind != _DECISION:
         return False
@@ -226,7 +226,7 @@ def _has_terms(entry: Any) -> bool:
     return terms[0] | terms[1] | terms[2] | terms[3] != 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _collect(entries: Any, begin: int, before: Any, legs: Any, ends: Any, records: Any) -> int:
     """Write what some entries say of exchanges, neighbours that say the same together; how many records.
 
@@ -278,12 +278,12 @@ def _collect(entries: Any, begin: int, before: Any, legs: Any, ends: Any, record
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _is_same(terms: Any, others: Any) -> bool:
     return terms[0] == others[0] and terms[1] == others[1] and terms[2] == others[2] and terms[3] == others[3]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _is_end(entry: Any, blocks: Any, states: Any) -> bool:
     """Whether the id is that of the end of what the entry ends."""
     words = blocks.view(np.uint32)
@@ -294,7 +294,7 @@ def _is_end(entry: Any, blocks: Any, states: Any) -> bool:
     return _begins_with(states[0], entry.id)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _number(entry: Any, first: Any, blocks: Any, states: Any) -> Any:
     """Which leg of its terms an entry is, by its id; -1: none. Two at a time are tried, from `first` on."""
     words = blocks.view(np.uint32)
@@ -313,13 +313,13 @@ def _number(entry: Any, first: Any, blocks: Any, states: Any) -> Any:
     return np.int64(-1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _put(words: Any, place: int, value: Any) -> None:
     words[place] = value & np.uint64(0xFFFFFFFF)
     words[place + 1] = value >> np.uint64(32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _begins_with(state: Any, id_: Any) -> bool:
     """Whether a hash, uint32[8] of big-endian words, begins with the bytes of uint64[2], little-endian."""
     for word in range(4):
@@ -331,7 +331,7 @@ def _begins_with(state: Any, id_: Any) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _is_mixed(records: Any, order: Any) -> bool:
     """Whether different terms begin alike, in an order by their beginning: somebody has made up a hash."""
     for place in range(1, len(order)):
@@ -341,7 +341,7 @@ def _is_mixed(records: Any, order: Any) -> bool:
     return False
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _end_of_terms(records: Any, order: Any, begin: Any) -> Any:
     """The place in the order after the last record of the same terms as that at `begin`."""
     end = begin + 1
@@ -350,7 +350,7 @@ def _end_of_terms(records: Any, order: Any, begin: Any) -> Any:
     return end
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _find_wrong_ends(records: Any, order: Any, live: Any, is_wrong: Any) -> None:
     """Mark the first record of the terms whose legs were not all ended by their ends, or only some of them."""
     begin = np.int64(0)
@@ -368,7 +368,7 @@ def _find_wrong_ends(records: Any, order: Any, live: Any, is_wrong: Any) -> None
         begin = end
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _judge(records: Any, order: Any, verdicts: Any) -> None:
     """Fill in what is wrong with each record."""
     begin = np.int64(0)
@@ -386,7 +386,7 @@ def _judge(records: Any, order: Any, verdicts: Any) -> None:
         begin = end
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _verdict(own: Any, others: Any, is_whole: bool) -> Any:
     """What is wrong with a record, by what all those of its terms say together."""
     if own & (POSTED | SETTLED) and not others & COMMITTED:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, SHARD_MAX, VERSION, Flag
 from ledger.fsck_report import PROBLEMS_MAX, Tell
 from ledger.result import Result
@@ -81,7 +81,7 @@ class Forms:
             self._tell(f"entry {size - 1}", "it is linked to an entry that is not there")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _look(entries: Any, shard: int, last_ns: Any, marks: Any, furthest: Any) -> Any:
     """Fill in the marks and the parents; the time of the last entry."""
     for place in range(len(entries)):

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import KINDS_WITH_CONTENT, PARENTS_MAX
 from ledger.fsck_form import field_dtype
 from ledger.fsck_report import Tell
@@ -87,7 +87,7 @@ class Items:
             tell(where, f"its items are not those of the entries; this is of {run_name(run)}")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _keys_of(entry: Any, family: int, seed: Any, keys: Any) -> Any:
     """The keys under which an entry is found in a family, into uint64[4]; how many."""
     if family == _PARENT:
@@ -112,7 +112,7 @@ def _keys_of(entry: Any, family: int, seed: Any, keys: Any) -> Any:
     return 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _add(
     entries: Any, begin: int, key_seed: Any, sum_seed: Any, ends: Any, places: Any, sums: Any, id_keys: Any
 ) -> None:
@@ -129,7 +129,7 @@ def _add(
         id_keys[place] = keys[0]  # the family of ids came last
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _add_by_segment(
     entries: Any, begin: int, family: int, key_seed: Any, sum_seed: Any, fences: Any, first_indices: Any, sums: Any
 ) -> None:
@@ -141,7 +141,7 @@ def _add_by_segment(
             sums[segment] += mixed(keys[number], index, sum_seed)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _segment_of(key: Any, index: Any, fences: Any, first_indices: Any) -> int:
     """The last segment that begins at or before an item; the first if none does."""
     low, high = 0, len(fences)

@@ -22,9 +22,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.fsck_report import PROBLEMS_MAX, Tell
 from ledger.store import DATA_FILE, TABLES, Store
 
@@ -180,7 +180,7 @@ class _State:
                 self._tell(f"{DATA_FILE} {name}", f"it has {found} {what}, and its record says {recorded}")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _number(data: Any, at: int, num_bytes: int) -> Any:
     """int64, from so many bytes, little-endian. What begins with a bit of 64 set, which no place has, is negative."""
     number = np.int64(0)
@@ -189,14 +189,14 @@ def _number(data: Any, at: int, num_bytes: int) -> Any:
     return number
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _fault(counts: Any, faults: Any, page: int, fault: int) -> None:
     if counts[_NUM_FAULTS] < len(faults):
         faults[counts[_NUM_FAULTS], 0], faults[counts[_NUM_FAULTS], 1] = page, fault
         counts[_NUM_FAULTS] += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _walk(
     data: Any, page_bytes: int, root: int, newest: int, marks: Any, counts: Any, faults: Any, subtrees: Any
 ) -> None:
@@ -242,18 +242,18 @@ def _walk(
         depth += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _num_nodes(data: Any, base: int) -> int:
     return (_number(data, base + _LOWER_AT, 2) - _HEADER_BYTES) // 2
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _node(data: Any, base: int, place: int) -> int:
     """Where a node begins."""
     return base + _number(data, base + _HEADER_BYTES + 2 * place, 2)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _fault_of_page(data: Any, page_bytes: int, page: int, marks: Any) -> int:
     """What is wrong with a page of a tree, as far as it can be seen on it alone; 0 if nothing is."""
     if page < _FIRST_PAGE or page >= len(marks):
@@ -283,7 +283,7 @@ def _fault_of_page(data: Any, page_bytes: int, page: int, marks: Any) -> int:
     return _BOTH if marks[page] & _FREE else 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _node_bytes(data: Any, at: int, is_leaf: bool) -> int:
     """How long a node is; 0 if it cannot be one."""
     key_bytes, flags = _number(data, at + 6, 2), _number(data, at + 4, 2)
@@ -297,7 +297,7 @@ def _node_bytes(data: Any, at: int, is_leaf: bool) -> int:
     return _NODE_BYTES + key_bytes + (_WORD_BYTES if flags == _BIG else num_bytes)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _follows(data: Any, at: int, num_bytes: int, is_separator: bool, is_number: bool, before: Any) -> bool:
     """Whether a key comes after the one before, which it replaces. The first key after a separator may equal it."""
     is_after = before[0] < 0
@@ -308,7 +308,7 @@ def _follows(data: Any, at: int, num_bytes: int, is_separator: bool, is_number: 
     return is_after
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _compared(data: Any, at: int, num_bytes: int, other_at: int, other_bytes: int, is_number: bool) -> Any:
     """Negative, 0 or positive: one key is before, the same as, or after another."""
     if is_number:
@@ -320,7 +320,7 @@ def _compared(data: Any, at: int, num_bytes: int, other_at: int, other_bytes: in
     return num_bytes - other_bytes
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _look_at_leaf(
     data: Any,
     page_bytes: int,
@@ -363,7 +363,7 @@ def _look_at_leaf(
             _fault(counts, faults, page, _LIST)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _take_overflow(data: Any, page_bytes: int, first: int, num_bytes: int, marks: Any, counts: Any, faults: Any) -> int:
     """Mark the pages of a value, which must belong to nothing else; how many, 0 if they are not there."""
     if first < _FIRST_PAGE or first >= len(marks):
@@ -380,7 +380,7 @@ def _take_overflow(data: Any, page_bytes: int, first: int, num_bytes: int, marks
     return num_pages
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _take_free(data: Any, at: int, num_bytes: int, mark: int, marks: Any, counts: Any, faults: Any) -> bool:
     """Mark the pages of a part of the free list: their number, then theirs, the largest first. False if it is none."""
     num_pages = _number(data, at, _WORD_BYTES) if num_bytes >= _WORD_BYTES else -1

@@ -7,9 +7,9 @@ them once in forty runs; so the pass over the entries that tells them apart is m
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_DTYPE
 from ledger.fsck_report import Tell
 from ledger.tail import Keys, keys_of
@@ -48,7 +48,7 @@ class Repeats:
                 tell(f"entry {begin + place}", f"it has the id of entry {first}")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _count_equal(keys: Any) -> int:
     """How many of some sorted keys are equal to the one before."""
     count = 0
@@ -57,7 +57,7 @@ def _count_equal(keys: Any) -> int:
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _equal(keys: Any, num_max: int) -> Any:
     """The first `num_max` of these, which must be there."""
     found = np.empty(num_max, np.uint64)

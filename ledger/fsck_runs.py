@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.errors import LedgerCorrupt
 from ledger.fsck_report import Tell
 from ledger.head import Head
@@ -180,13 +180,13 @@ def _may_be_left(run: int, runs: Runs) -> bool:
     return is_made or any(other.level > level and other.first <= first < other.end for other in runs.families[family])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def mixed(key: Any, index: Any, seed: Any) -> Any:
     """An item's part of a sum."""
     return key_of((key, index), seed)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _sum(keys: Any, offsets: Any, first: Any, seed: Any) -> Any:
     """The sum of the items of a segment, and whether they strictly ascend."""
     total = np.uint64(0)

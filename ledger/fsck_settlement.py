@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ledger import idtable
 from ledger.book import Book, snapshot_size
+from ledger.compiled import njit
 from ledger.entry import ENTRY_DTYPE, Flag, Kind
 from ledger.errors import LedgerCorrupt
 from ledger.fsck_form import field_dtype
@@ -147,7 +147,7 @@ class Claims:
         return np.unique(erased) - np.uint64(1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _claims(state: Any, entries: Any, begin: int, is_replayed: bool, claims: Any) -> Any:
     """Write the claims of a block that is to be replayed next; how many.
 
@@ -173,7 +173,7 @@ def _claims(state: Any, entries: Any, begin: int, is_replayed: bool, claims: Any
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _list_ids(claims: Any, table: Any, ids: Any, keys: Any, rows: Any) -> Any:
     """Put every id into the table once; how many there are, and which row each claim's id has."""
     num_ids = np.int64(0)
@@ -188,7 +188,7 @@ def _list_ids(claims: Any, table: Any, ids: Any, keys: Any, rows: Any) -> Any:
     return num_ids
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _look(entries: Any, begin: int, table: Any, ids: Any, keys: Any, found: Any) -> None:
     for place in range(len(entries)):
         entry = entries[place]

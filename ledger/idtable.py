@@ -13,8 +13,9 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ledger.compiled import njit
 
 Table = NDArray[np.uint32]
 NUM_KEYS = 5
@@ -34,7 +35,7 @@ def places_for(num_rows: int) -> int:
     return 1 << max(2 * num_rows - 1, 1).bit_length()
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def home_place(table: Any, keys: Any, lo: Any, hi: Any) -> Any:
     """The place at which the search for an id begins."""
     total = keys[0] + keys[1] * (lo & _LOW_HALF) + keys[2] * (lo >> _HALF_BITS)
@@ -42,7 +43,7 @@ def home_place(table: Any, keys: Any, lo: Any, hi: Any) -> Any:
     return np.int64(total >> _HALF_BITS) & (len(table) - 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def find(table: Any, rows: Any, keys: Any, lo: Any, hi: Any) -> Any:
     """The number of the row with an id, or -1."""
     place = home_place(table, keys, lo, hi)
@@ -54,7 +55,7 @@ def find(table: Any, rows: Any, keys: Any, lo: Any, hi: Any) -> Any:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def insert(table: Any, rows: Any, keys: Any, row: int) -> None:
     """Make a row findable. The table must have an empty place; of several rows with one id `find` gives any."""
     place = home_place(table, keys, rows[row, 0], rows[row, 1])
@@ -63,7 +64,7 @@ def insert(table: Any, rows: Any, keys: Any, row: int) -> None:
     table[place] = row + 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def remove(table: Any, rows: Any, keys: Any, row: int) -> None:
     """Make a row unfindable; it must be in the table, its id unchanged."""
     last = len(table) - 1
@@ -82,7 +83,7 @@ def remove(table: Any, rows: Any, keys: Any, row: int) -> None:
     table[gap] = 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def insert_all(table: Any, rows: Any, keys: Any, numbers: Any) -> None:
     """Make the rows of int64[n] findable."""
     for row in numbers:

@@ -7,9 +7,9 @@ and content unless they are zero (content only where it is one, not the two acco
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import KINDS_WITH_CONTENT, PARENTS_MAX, Kind
 from ledger.runs import Family
 from ledger.tail import Keys, Tail, insert_many, key_of, seed_words
@@ -35,7 +35,7 @@ def words_of(rows: Rows) -> NDArray[np.uint64]:
     return rows.view(np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _traits(words: Any) -> int:
     traits = 0
     for row in range(len(words)):
@@ -57,7 +57,7 @@ def traits_of(rows: Rows) -> int:
     return traits
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _keys_at(words: Any, column: int, seed: Any) -> Any:
     out = np.empty(len(words), np.uint64)
     for row in range(len(words)):
@@ -77,7 +77,7 @@ def subject_keys(rows: Rows, seed: bytes) -> Keys:
     return keys
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _of_two_words(words: Any, column: int, first_index: int, seed: Any) -> Any:
     """Of a value of two words, unless it is zero: uint64[m] keys and uint64[m] indices."""
     keys, indices = np.empty(len(words), np.uint64), np.empty(len(words), np.uint64)
@@ -90,7 +90,7 @@ def _of_two_words(words: Any, column: int, first_index: int, seed: Any) -> Any:
     return keys[:num_items], indices[:num_items]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _of_contents(words: Any, first_index: int, seed: Any, with_content: Any) -> Any:
     keys, indices = np.empty(len(words), np.uint64), np.empty(len(words), np.uint64)
     num_items = 0
@@ -105,7 +105,7 @@ def _of_contents(words: Any, first_index: int, seed: Any, with_content: Any) -> 
     return keys[:num_items], indices[:num_items]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
     """Of (index, shard) of each parent."""
     keys, indices = np.empty(PARENTS_MAX * len(words), np.uint64), np.empty(PARENTS_MAX * len(words), np.uint64)
@@ -120,7 +120,7 @@ def _of_parents(words: Any, first_index: int, seed: Any) -> Any:
     return keys[:num_items], indices[:num_items]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _insert_items(words: Any, keys: Any, first_index: int, seed: Any, with_content: Any, tails: Any) -> None:
     indices = np.empty(len(words), np.uint64)
     for row in range(len(words)):
@@ -144,7 +144,7 @@ def insert_items(rows: Rows, keys: Keys, first_index: int, seed: bytes, tails: t
     _insert_items(words_of(rows), keys, first_index, seed_words(seed), _WITH_CONTENT, tails)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def previous_with_key(keys: Any) -> Any:
     """int64[n], for each of uint64[n] keys the place of the last one before it that is equal, or `NO_PLACE`."""
     num_buckets = 16

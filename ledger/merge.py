@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.errors import LedgerCorrupt
 from ledger.runs import BlobName, ReadSegment, Run, fences_blob, first_key, run_id, segment_blob
 
@@ -166,7 +166,7 @@ class Merge:
         )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _merge_windows(
     keys: Any, offsets: Any, shifts: Any, places: Any, ends: Any, out_keys: Any, out_offsets: Any, done: int
 ) -> int:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import orjson
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_BYTES, ENTRY_DTYPE, HASH_BYTES, KINDS_WITH_CONTENT, ZERO_HASH, Kind
 from ledger.errors import EntryInvalid
 
@@ -58,7 +58,7 @@ class Payload(msgspec.Struct, frozen=True):
         return (CONTENT if self.content is not None else 0) | (META if self.meta is not None else 0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _named_in(words: Any, names_content: Any) -> Any:
     out = np.zeros(len(words), np.uint8)
     for row in range(len(words)):

@@ -13,11 +13,12 @@ Everything here is numba and allocates nothing; `ledger.book` makes room. The ru
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ledger import idtable
+from ledger.compiled import njit
 from ledger.idtable import WORD_BYTES
 
 # np.int64 and not int: numba would compile every function anew for every literal that it is called with.
@@ -128,80 +129,80 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(address), generate
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def keys_of(state: Any) -> Any:
     return carray(_pointer(state.keys), (idtable.NUM_KEYS,), np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def accounts_of(state: Any) -> Any:
     """`ACCOUNT_DTYPE`[], as the three below: rows by number."""
     return carray(_pointer(state.accounts), (state.account_places // 2,), ACCOUNT_DTYPE)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def assets_of(state: Any) -> Any:
     return carray(_pointer(state.assets), (state.asset_places // 2,), ASSET_DTYPE)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def pendings_of(state: Any) -> Any:
     return carray(_pointer(state.pendings), (state.pending_places // 2,), PENDING_DTYPE)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _journal_of(state: Any) -> Any:
     return carray(_pointer(state.journal), (state.num_steps_max,), STEP_DTYPE)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _account_ids(state: Any) -> Any:
     """uint64[n, words]: the rows again, as `idtable` takes them."""
     return carray(_pointer(state.accounts), (state.account_places // 2, _ACCOUNT_WORDS), np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _asset_ids(state: Any) -> Any:
     return carray(_pointer(state.assets), (state.asset_places // 2, _ASSET_WORDS), np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _pending_ids(state: Any) -> Any:
     return carray(_pointer(state.pendings), (state.pending_places // 2, _PENDING_WORDS), np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _account_table(state: Any) -> Any:
     return carray(_pointer(state.account_table), (state.account_places,), np.uint32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _asset_table(state: Any) -> Any:
     return carray(_pointer(state.asset_table), (state.asset_places,), np.uint32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _pending_table(state: Any) -> Any:
     return carray(_pointer(state.pending_table), (state.pending_places,), np.uint32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _free_pendings(state: Any) -> Any:
     return carray(_pointer(state.free_pendings), (state.pending_places // 2,), np.int64)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def batch_table_of(state: Any) -> Any:
     return carray(_pointer(state.batch_table), (state.batch_places,), np.uint32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def mark(state: Any) -> int:
     """A point to which `rollback` can return, until the next `commit`."""
     return state.num_steps
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def rollback(state: Any, mark: int) -> None:
     """Undo everything since a mark, last first. Cost: that of having done it."""
     while state.num_steps > mark:
@@ -209,7 +210,7 @@ def rollback(state: Any, mark: int) -> None:
         _undo(state, _journal_of(state)[state.num_steps])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def commit(state: Any) -> None:
     """What was done stays: empty the journal and forget the pending transfers that ended."""
     for number in range(state.num_steps):
@@ -220,25 +221,25 @@ def commit(state: Any) -> None:
     state.num_steps = 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def find_account(state: Any, lo: Any, hi: Any) -> int:
     """The row of an account, or -1."""
     return idtable.find(_account_table(state), _account_ids(state), keys_of(state), lo, hi)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def find_asset(state: Any, lo: Any, hi: Any) -> int:
     """The row of an asset that was transferred or held, or -1."""
     return idtable.find(_asset_table(state), _asset_ids(state), keys_of(state), lo, hi)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def find_pending(state: Any, lo: Any, hi: Any) -> int:
     """The row of a pending transfer that is live or ended since the last `commit`, or -1."""
     return idtable.find(_pending_table(state), _pending_ids(state), keys_of(state), lo, hi)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def open_account(state: Any, lo: Any, hi: Any, index: int, currency: int, flags: int) -> None:
     """Add an account without a balance."""
     row = state.num_accounts
@@ -257,7 +258,7 @@ def open_account(state: Any, lo: Any, hi: Any, index: int, currency: int, flags:
     idtable.insert(_account_table(state), _account_ids(state), keys_of(state), row)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def change_money(
     state: Any, debit_row: int, credit_row: int, pending_added: Any, posted_added: Any, pending_row: int
 ) -> None:
@@ -272,7 +273,7 @@ def change_money(
     _add(state, debit_row, credit_row, pending_added, posted_added)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def change_asset(
     state: Any, asset_row: int, owner_lo: Any, owner_hi: Any, heir_lo: Any, heir_hi: Any, pending_row: int
 ) -> None:
@@ -291,7 +292,7 @@ def change_asset(
     asset.heir_hi = heir_hi
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def add_asset(state: Any, lo: Any, hi: Any) -> int:
     """The row of an asset not known before, without an owner. `change_asset` must follow: its step covers this."""
     row = state.num_assets
@@ -307,7 +308,7 @@ def add_asset(state: Any, lo: Any, hi: Any) -> int:
     return row
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def add_pending(state: Any, entry: Any, index: int, expires_ns: Any, row: int, credit_row: int) -> int:
     """The row of a new pending transfer. `change_money` or `change_asset` must follow: its step covers this."""
     if state.num_free:
@@ -334,7 +335,7 @@ def add_pending(state: Any, entry: Any, index: int, expires_ns: Any, row: int, c
     return pending_row
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _journal(state: Any, subject: int, row: int, credit_row: int, pending_row: int) -> int:
     """Begin a step; its number."""
     number = state.num_steps
@@ -347,7 +348,7 @@ def _journal(state: Any, subject: int, row: int, credit_row: int, pending_row: i
     return number
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _undo(state: Any, step: Any) -> None:
     if step.subject == _OPENED:
         idtable.remove(_account_table(state), _account_ids(state), keys_of(state), step.row)
@@ -372,7 +373,7 @@ def _undo(state: Any, step: Any) -> None:
             _remove_pending(state, step.pending_row)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _add(state: Any, debit_row: int, credit_row: int, pending_added: Any, posted_added: Any) -> None:
     debit, credit = accounts_of(state)[debit_row], accounts_of(state)[credit_row]
     debit.debits_pending += pending_added
@@ -381,7 +382,7 @@ def _add(state: Any, debit_row: int, credit_row: int, pending_added: Any, posted
     credit.credits_posted += posted_added
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _remove_pending(state: Any, row: int) -> None:
     idtable.remove(_pending_table(state), _pending_ids(state), keys_of(state), row)
     pendings_of(state)[row].kind = 0

@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_DTYPE, Kind
 
 
@@ -199,7 +199,7 @@ _KIND_BYTE = int(_SPANS[0, 0])
 _DEBIT_BYTE, _CREDIT_END = int(_SPANS[3, 0]), int(_SPANS[4, 1])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def compare(recorded: Any, offered: Any) -> Any:
     """What to say to an entry whose id is recorded already: `EXISTS`, or the first field in which it differs.
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import AMOUNT_MAX, ENTRY_DTYPE, PARENTS_MAX, SHARD_MAX, Flag, Kind
 from ledger.result import Result
 
@@ -37,12 +37,12 @@ _FLAGS = _flags_of_kinds(Flag.PENDING | Flag.POST | Flag.VOID)
 _FLAGS_OF_LEDGER = _flags_of_kinds(Flag.PENDING | Flag.POST | Flag.VOID | Flag.EXPIRED)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _is_zero(row: Any, begin: int, end: int) -> bool:
     return not row[begin:end].any()
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _form(row: Any, entry: Any, flags: Any) -> int:
     """Of one entry: `OK`, or what is wrong with its form; `flags`: those that it may have, by kind."""
     if entry.flags & ~flags[entry.kind]:
@@ -68,7 +68,7 @@ def _form(row: Any, entry: Any, flags: Any) -> int:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check(rows: Any, entries: Any, shard: int, size: int, covered: Any, flags: Any, results: Any) -> None:
     for place in range(len(entries)):
         entry = entries[place]
@@ -99,7 +99,7 @@ def check(
     return results
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _parent_ends(entries: Any, shard: int, results: Any, ends: Any) -> None:
     for place in range(len(entries)):
         entry = entries[place]
@@ -116,7 +116,7 @@ def parent_ends(rows: NDArray[np.uint8], shard: int, results: NDArray[np.uint8])
     return ends
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def mark_unknown_parents(ends: Any, size: int, results: Any) -> None:
     """Say of entries whose parents do not come before them that they are unknown; what is `OK` is recorded one after
     another from index `size` on. Only for batches without chains and settlement: see `settlement.apply_batch`."""

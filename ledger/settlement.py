@@ -22,9 +22,9 @@ transfer here), and expiry without an entry (balances would depend on when someb
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from ledger import idtable
+from ledger.compiled import njit
 from ledger.entry import AMOUNT_MAX, ENTRY_BYTES, ENTRY_DTYPE, ID_BYTES, Flag, Kind
 from ledger.positions import (
     NO_ROW,
@@ -74,7 +74,7 @@ def _row_dtype() -> np.dtype[np.void]:
 ROW_DTYPE = _row_dtype()
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def apply_batch(
     state: Any, rows: Any, first_index: int, results: Any, parent_ends: Any, hint_owners: Any, hint_statuses: Any
 ) -> int:
@@ -115,7 +115,7 @@ def apply_batch(
     return num_recorded
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _apply_chain(
     state: Any,
     entries: Any,
@@ -150,14 +150,14 @@ def _apply_chain(
     return end - begin
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _all_exist(results: Any, begin: int, end: int) -> bool:
     while begin < end and results[begin] == Result.EXISTS:
         begin += 1
     return begin == end
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _apply_in_batch(
     state: Any, entries: Any, place: int, index: int, results: Any, hint_owner: Any, hint_status: int
 ) -> Any:
@@ -179,7 +179,7 @@ def _apply_in_batch(
     return result
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _find_in_batch(state: Any, entries: Any, place: int, results: Any) -> Any:
     """Where in the batch, before `place` and accepted, the subject of the entry there is; or -1."""
     table, keys = batch_table_of(state), keys_of(state)
@@ -201,7 +201,7 @@ def _find_in_batch(state: Any, entries: Any, place: int, results: Any) -> Any:
     return NO_ROW
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def apply(state: Any, entry: Any, index: int, hint_owner_lo: Any, hint_owner_hi: Any, hint_status: int) -> Any:
     """Apply one entry; the state changes only if the result is `OK`. Linkage is the business of `apply_batch`.
 
@@ -227,7 +227,7 @@ def apply(state: Any, entry: Any, index: int, hint_owner_lo: Any, hint_owner_hi:
     return result
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _open(state: Any, entry: Any, index: int) -> Result:
     limits = entry.flags & _LIMITS
     if entry.flags & ~(_LINKED | _LIMITS):
@@ -251,7 +251,7 @@ def _open(state: Any, entry: Any, index: int) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check_identity(state: Any, entry: Any) -> Result:
     """Flags and id, of every transfer."""
     mode = entry.flags & (_PENDING | _ENDS)
@@ -266,7 +266,7 @@ def _check_identity(state: Any, entry: Any) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _move_money(state: Any, entry: Any, index: int) -> Any:
     result = _check_money(entry)
     if result != Result.OK:
@@ -288,7 +288,7 @@ def _move_money(state: Any, entry: Any, index: int) -> Any:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check_money(entry: Any) -> Result:
     """What a transfer of money must say, whatever the accounts."""
     if entry.debit_lo == 0 and entry.debit_hi == 0:
@@ -308,7 +308,7 @@ def _check_money(entry: Any) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check_accounts(entry: Any, debit: Any, credit: Any) -> Result:
     """Whether two accounts bear a transfer. Pending and posted together never exceed the largest amount."""
     if debit.currency != credit.currency:
@@ -339,18 +339,18 @@ def _check_accounts(entry: Any, debit: Any, credit: Any) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _overflows_timeout(entry: Any) -> bool:
     return entry.time_ns > _TIME_NS_MAX or entry.num_bytes > (_TIME_NS_MAX - entry.time_ns) // _NS_PER_S
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _expires_ns(entry: Any) -> Any:
     """When a pending transfer's time is over; 0: never."""
     return entry.time_ns + entry.num_bytes * _NS_PER_S if entry.num_bytes else _ZERO
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _move_asset(state: Any, entry: Any, index: int, hint_owner_lo: Any, hint_owner_hi: Any, hint_status: int) -> Any:
     result = _check_ownership(entry)
     if result != Result.OK:
@@ -379,7 +379,7 @@ def _move_asset(state: Any, entry: Any, index: int, hint_owner_lo: Any, hint_own
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check_ownership(entry: Any) -> Result:
     """What a transfer of ownership must say, whatever the asset."""
     if entry.subject_lo == 0 and entry.subject_hi == 0:
@@ -395,12 +395,12 @@ def _check_ownership(entry: Any) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _is_held(asset: Any) -> bool:
     return asset.heir_lo != 0 or asset.heir_hi != 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _end(state: Any, entry: Any, hint_status: int) -> Any:
     """Post, void or expire a pending transfer."""
     if entry.subject_lo == 0 and entry.subject_hi == 0:
@@ -422,7 +422,7 @@ def _end(state: Any, entry: Any, hint_status: int) -> Any:
     return _end_ownership(state, entry, pending_row)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _check_live(entry: Any, pending: Any) -> Any:
     """Whether it is the time to end a pending transfer, and in this way."""
     if pending.ended:
@@ -437,7 +437,7 @@ def _check_live(entry: Any, pending: Any) -> Any:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _end_of(entry: Any) -> Result:
     """What the next one that would end the same transfer is told."""
     if entry.flags & _POST:
@@ -447,7 +447,7 @@ def _end_of(entry: Any) -> Result:
     return Result.PENDING_TRANSFER_EXPIRED
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _end_money(state: Any, entry: Any, pending_row: int) -> Result:
     pending = pendings_of(state)[pending_row]
     debit, credit = accounts_of(state)[pending.row], accounts_of(state)[pending.credit_row]
@@ -471,7 +471,7 @@ def _end_money(state: Any, entry: Any, pending_row: int) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _end_ownership(state: Any, entry: Any, pending_row: int) -> Result:
     pending = pendings_of(state)[pending_row]
     asset = assets_of(state)[pending.row]
@@ -491,7 +491,7 @@ def _end_ownership(state: Any, entry: Any, pending_row: int) -> Result:
     return Result.OK
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _differs(lo: Any, hi: Any, other_lo: Any, other_hi: Any) -> bool:
     """Whether an id is named, and is another one."""
     return (lo != 0 or hi != 0) and (lo != other_lo or hi != other_hi)

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from ledger.compiled import njit
 from ledger.entry import ENTRY_BYTES
 
 HASH_BYTES = 32
@@ -131,12 +132,12 @@ def _copy(typing: Any, target: Any, source: Any, num_bytes: Any) -> Any:
     return types.void(types.uintp, types.uintp, types.uintp), generate
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _rotated(word: Any, places: int) -> Any:
     return np.uint32((word >> np.uint32(places)) | (word << np.uint32(32 - places)))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _compress_plainly(state: Any, block: Any) -> None:
     """uint32[8] takes uint8[64] in, by plain arithmetic."""
     words = np.empty(64, np.uint32)
@@ -165,7 +166,7 @@ def _compress_plainly(state: Any, block: Any) -> None:
 
 if HAS_SHA_INSTRUCTIONS:
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True)
     def _compress_two(states: Any, messages: Any, block: int) -> None:
         """uint32[2, 8] take block number `block` of uint8[2, m] in."""
         _compress_two_by_instructions(
@@ -177,14 +178,14 @@ if HAS_SHA_INSTRUCTIONS:
 
 else:
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True)
     def _compress_two(states: Any, messages: Any, block: int) -> None:
         """uint32[2, 8] take block number `block` of uint8[2, m] in."""
         for message in range(2):
             _compress_plainly(states[message], messages[message, 64 * block : 64 * block + 64])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def hash_blocks(blocks: Any, states: Any) -> None:
     """uint8[2, 64], each a whole padded message: their SHA-256 in words, into uint32[2, 8]. For use in kernels."""
     states[0, :] = _H0
@@ -192,7 +193,7 @@ def hash_blocks(blocks: Any, states: Any) -> None:
     _compress_two(states, blocks, 0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _hash_rows(prefix: int, data: Any, out: Any) -> None:
     """SHA-256 of a prefix byte and a row of uint8[n, w], each in one piece, for every row; into uint8[n, 32]."""
     num_rows, width = data.shape
@@ -217,7 +218,7 @@ def _hash_rows(prefix: int, data: Any, out: Any) -> None:
         _write(states[1], out[second])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _write(state: Any, out: Any) -> None:
     """uint32[8] as uint8[32], big-endian."""
     for word in range(8):

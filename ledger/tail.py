@@ -16,8 +16,9 @@ one cluster of it, quadratic in their number).
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ledger.compiled import njit
 
 Keys = NDArray[np.uint64]
 Indices = NDArray[np.uint64]
@@ -53,7 +54,7 @@ def new_tail(num_items_max: int) -> Tail:
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def insert(tail: Tail, key: Any, index: Any) -> None:
     """Add an item. Indices must come in ascending order, and there must be room."""
     item = tail.num_items[0]
@@ -66,14 +67,14 @@ def insert(tail: Tail, key: Any, index: Any) -> None:
     tail.num_items[0] = item + 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def insert_many(tail: Tail, keys: Any, indices: Any) -> None:
     """`insert` uint64[n] keys with their uint64[n] indices."""
     for place in range(len(keys)):
         insert(tail, keys[place], indices[place])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def newest(tail: Tail, key: Any) -> int:
     """The item of that key that came last, or `NO_ITEM`."""
     bucket = np.int64(np.uint64(key) & np.uint64(len(tail.heads) - 1))
@@ -83,7 +84,7 @@ def newest(tail: Tail, key: Any) -> int:
     return item
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def next_older(tail: Tail, item: int) -> int:
     """The item of the same key that came before, or `NO_ITEM`."""
     key = tail.keys[item]
@@ -93,7 +94,7 @@ def next_older(tail: Tail, item: int) -> int:
     return item
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def truncate(tail: Tail, count: int) -> None:
     """Forget all but the first `count` items: as if the others had never come."""
     for item in range(tail.num_items[0] - 1, count - 1, -1):
@@ -102,7 +103,7 @@ def truncate(tail: Tail, count: int) -> None:
     tail.num_items[0] = min(count, tail.num_items[0])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _num_found(tail: Tail, key: Any) -> int:
     num_found = 0
     item = newest(tail, key)
@@ -112,7 +113,7 @@ def _num_found(tail: Tail, key: Any) -> int:
     return num_found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def found_many(tail: Tail, keys: Any) -> Any:
     """All indices under each of uint64[n] keys.
 
@@ -140,7 +141,7 @@ def found(tail: Tail, key: int) -> Indices:
     return indices
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _radix_sort(keys: Any, indices: Any, first_index: Any) -> Any:
     """Stable, by the least significant digit first. Cost: 6 passes, about 15 ns an item."""
     num_items, num_digits = len(keys), 1 << _RADIX_BITS
@@ -178,12 +179,12 @@ def sorted_items(tail: Tail, first_index: int) -> tuple[Keys, Offsets]:
     return keys, offsets
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _rotated(word: Any, places: int) -> Any:
     return (word << np.uint64(places)) | (word >> np.uint64(64 - places))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _sip_round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
     v0 += v1
     v2 += v3
@@ -198,7 +199,7 @@ def _sip_round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
     return v0, v1, v2, v3
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def key_of(words: Any, seed: Any) -> Any:
     """SipHash-1-3 of uint64[w] under uint64[2]: the key of a value of 8w bytes."""
     v0 = seed[0] ^ np.uint64(0x736F6D6570736575)
@@ -219,7 +220,7 @@ def key_of(words: Any, seed: Any) -> Any:
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _keys_of(words: Any, seed: Any) -> Any:
     out = np.empty(len(words), np.uint64)
     for row in range(len(words)):

@@ -1,9 +1,11 @@
 """One running engine for every test that needs one: starting it takes half a minute, and tests only add to it."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from go_verifier import build_verifier
 from running import REQUEST_S_MAX, RunningEngine
 
 
@@ -39,3 +41,9 @@ async def http(engine: RunningEngine) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Prefer": f"wait={REQUEST_S_MAX:.0f}"}
     async with httpx.AsyncClient(base_url=engine.url, headers=headers, timeout=2 * REQUEST_S_MAX) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Go program that verifies our logs."""
+    return build_verifier(tmp_path_factory.mktemp("go"))
