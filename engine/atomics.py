@@ -16,9 +16,14 @@ Source: LLVM's atomic instructions (https://llvm.org/docs/Atomics.html) by way o
 # mypy: disable-error-code="no-untyped-def"
 # Intrinsics are called by numba with types and IR values, which have no types to write down.
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Words = NDArray[np.int64]
+"""Memory that processes share, as 64-bit words."""
 
 WORD_BYTES = 8
 
