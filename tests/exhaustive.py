@@ -123,10 +123,12 @@ def explore(
     Cost: some 100,000 states a second; a few hundred bytes a state.
     """
     may_die = frozenset(range(len(threads)) if killable is None else killable)
-    search = Search(Machine(setup(), Compiler(frozenset(shared)), threads, kills, may_die, tso), check)
-    search.steps_max, search.states_max = steps_max, states_max
-    while not search.run():
-        pass
+    machine = Machine(setup(), Compiler(frozenset(shared)), threads, kills, may_die)
+    # At first without buffers: what goes wrong there is found sooner and told in fewer steps.
+    for machine.tso in (False, True) if tso else (False,):
+        search = Search(machine, check, steps_max, states_max)
+        while not search.run():
+            pass
     return Explored(len(search.seen), search.num_runs, search.outcomes)
 
 
@@ -375,6 +377,8 @@ class Rewriter:
             return name("__trailing" if target is atomics.count_trailing_zeros else "__leading")
         if any(self.is_shared(each) for each in ast.walk(node.func)):
             self.unsupported(node, "a method of shared memory")
+        if isinstance(getattr(target, "__self__", None), list | dict | set | np.ndarray):
+            self.unsupported(node, "a method of what is not the thread's own")
         return node.func
 
     def check_names(self, node: ast.Call, function: FunctionType) -> None:
@@ -435,6 +439,8 @@ class Rewriter:
         if isinstance(target, ast.Subscript) and self.is_shared(target.value):
             return self.access(target, STORE, "store", [target.slice, value])[0]
         if isinstance(target, ast.Subscript):
+            if isinstance(target.value, ast.Name) and target.value.id not in self.locals:
+                self.unsupported(target, f"{target.value.id} is neither shared memory nor the thread's own")
             steps, (base, index) = self.operands([target.value, target.slice])
             return [*steps, ast.Assign([ast.Subscript(base, index, ast.Store())], value)]
         if not all(isinstance(each, ast.Name) for each in getattr(target, "elts", [target])):
@@ -610,9 +616,9 @@ class Machine:
         threads: Sequence[Thread],
         kills: int,
         killable: frozenset[int],
-        tso: bool,
     ) -> None:
-        self.words, self.compiler, self.kills, self.killable, self.tso = words, compiler, kills, killable, tso
+        self.words, self.compiler, self.kills, self.killable = words, compiler, kills, killable
+        self.tso = False
         self.starts = [self.starter(thread) for thread in threads]
         self.names = [getattr(thread, "func", thread).__name__ for thread in threads]
         self.places = range(1, 2 * len(threads) + 1, 2)
@@ -863,12 +869,10 @@ MODIFY: dict[int, Callable[[int, int, int], tuple[Any, int]]] = {
 class Search:
     """All states, depth first."""
 
-    steps_max = STEPS_MAX
-    states_max = STATES_MAX
-
-    def __init__(self, machine: Machine, check: Callable[[Words, list[Any]], object]) -> None:
-        self.machine = machine
-        self.check = check
+    def __init__(
+        self, machine: Machine, check: Callable[[Words, list[Any]], object], steps_max: int, states_max: int
+    ) -> None:
+        self.machine, self.check, self.steps_max, self.states_max = machine, check, steps_max, states_max
         self.seen: dict[State, bool] = {}  # True while it is on the way
         self.way: list[tuple[State, list[State]]] = []
         self.outcomes: set[tuple[Any, ...]] = set()
