@@ -39,7 +39,7 @@ bench: $(STAMP)
 bench-ledger: $(STAMP)
 	@$(BIN)/python -m bench.ledger $(ARGS)
 
-# What the ledger is compared with, beside SQLite and LMDB; PostgreSQL itself is the Debian package postgresql.
+# What ledger and router are compared with, beside SQLite and LMDB; PostgreSQL and Redis themselves are Debian packages.
 bench-peers: $(STAMP)
 	@$(BIN)/pip install -qq --no-deps --require-hashes -r requirements-bench.txt
 

@@ -5,8 +5,8 @@
 An hour of a production trace (its arrivals and token counts) on 16 equal servers, at loads of 0.7, 1.0, 1.3 and 1.8 of
 their capacity; tiers, values, deadlines and noise are drawn from a documented distribution (bench.scheduling_world).
 Each policy sees what an engine sees: predicted cost, value, deadline, tier. `mintage` is the router that runs in
-production, on memory of its own (bench.scheduling_router); the others are in bench.scheduling_policies. All get the same
-jobs, and are divided by the same upper bound: no policy that knows the future could have more (bench.scheduling_bound).
+production, on memory of its own (bench.scheduling_router); the others are in bench.scheduling_policies. All get the
+same jobs, and are divided by the same upper bound: no policy that knows the future could have more (bench.scheduling_bound).
 
 The table has the mean over seeds, and the longest that a request of the lowest tier waited before it was served. In the
 JSON, `loads` is load -> policy -> share of the bound. Deterministic for the same trace and seeds, on any machine.

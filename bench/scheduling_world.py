@@ -131,8 +131,8 @@ def read_trace(path: Path) -> Trace:
 
 
 def draw_trace(seed: int, num_requests: int = 20_000) -> Trace:
-    """A trace for who has none: an hour whose rate swings by half, tokens lognormal, much as in the real one (whose means
-    are 1,155 and 211)."""
+    """A trace for who has none: an hour of arrivals that are dense in the middle, tokens lognormal, much as in the
+    real one (whose means are 1,155 and 211)."""
     rng = np.random.default_rng(seed)
     arrival_s = np.sort(rng.uniform(0.0, 3600.0, num_requests) + 300.0 * rng.standard_normal(num_requests))
     context = np.clip(rng.lognormal(6.6, 0.95, num_requests), 1, 8_000).astype(np.int64)

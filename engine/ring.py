@@ -132,18 +132,18 @@ def push_many(words: Words, ring: int, values: Words, num_values: int) -> int:
             first = tail
         at = cell_at(ring, tail, size_log2)
         empty = empty_cell(tail, size_log2)
-        if compare_and_swap(words, at, empty, empty | FULL_BIT | values[num_pushed]):
-            num_pushed += 1
-            tail += 1
-            continue
         cell = load_acquire(words, at)
-        if cell >> LAP_SHIFT == empty >> LAP_SHIFT or cell == empty_cell(tail + (1 << size_log2), size_log2):
+        if cell == empty:
+            if compare_and_swap(words, at, empty, empty | FULL_BIT | values[num_pushed]):
+                num_pushed += 1
+                tail += 1
+        elif cell >> LAP_SHIFT == empty >> LAP_SHIFT or cell == empty_cell(tail + (1 << size_log2), size_log2):
             tail += 1  # another filled it
-            continue
-        again = load_acquire(words, ring + TAIL)
-        if again <= tail:
-            break
-        tail = first = again
+        else:
+            again = load_acquire(words, ring + TAIL)
+            if again <= tail:
+                break
+            tail = first = again
     move_on(words, ring + TAIL, first, tail)
     return num_pushed
 

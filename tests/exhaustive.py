@@ -1,4 +1,4 @@
-"""Every interleaving of a few small threads, run on the very source of the lock-free code, with kills and store buffers.
+"""Every interleaving of a few small threads that run the very source of the lock-free code, with kills, on x86.
 
 A thread is a plain function of `words` that calls the code under test and returns what it observed. Its source, and
 that of every function it calls with `words`, is rewritten into a generator that yields at each access of shared memory
@@ -9,9 +9,9 @@ and otherwise does what it says; the search plays the part of the memory and of 
 
     found = explore(setup, check, [producer, partial(consumer, num_max=2)], kills=1)
 
-Memory is x86-TSO: a store waits in its thread's buffer until a step of its own brings it to memory, oldest first; a load
-sees the thread's own buffer before memory; a read-modify-write waits for the empty buffer. A kill ends a thread between
-two of its accesses; its buffer goes on draining.
+Memory is x86-TSO: a store waits in its thread's buffer until a step of its own brings it to memory, oldest first; a
+load sees the thread's own buffer before memory; a read-modify-write waits for the empty buffer. A kill ends a thread
+between two of its accesses; its buffer goes on draining.
 
 A state is memory, the buffers, and of each thread where it is: instruction, live local variables and private arrays,
 frame by frame. So loops and detours that lead to the same place meet again, and a thread is run only once for each
@@ -51,7 +51,7 @@ from engine.atomics import Words
 
 STEPS_MAX = 20_000  # of one run, all threads together
 STATES_MAX = 20_000_000  # some 10 GB
-TURNS_MAX = 1_000_000  # of loops between two accesses
+TURNS_MAX = 200_000  # of loops between two accesses
 LATE_STATES = (
     1_000  # so many more, or as many as before, are looked at before a search that learned something starts anew
 )
@@ -78,7 +78,7 @@ State = tuple[Any, ...]  # memory, then a node and a buffer of each thread
 
 
 class Forbidden(AssertionError):
-    """An interleaving that must not be: `check` said so, a thread raised, or it has no end. The text tells its steps."""
+    """An interleaving that must not be: `check` or a thread raised, or it has no end. The text tells its steps."""
 
 
 class Unsupported(Exception):
@@ -111,7 +111,8 @@ def explore(
 
     Args:
         setup: makes the memory, int64[any], as it is before the threads start.
-        check: called at each end with a copy of the memory and what the threads returned; raises AssertionError.
+        check: called once for each different end, with a copy of the memory and a list of what the threads returned
+            (None for a killed one; tuples for lists and arrays); raises AssertionError if it must not be.
         threads: functions of `words`, or a `functools.partial` of such; what it binds is private to the thread.
         kills: how many threads may be killed in one run.
         killable: numbers of the threads that may be; all if left out.
@@ -125,8 +126,8 @@ def explore(
     may_die = frozenset(range(len(threads)) if killable is None else killable)
     machine = Machine(setup(), Compiler(frozenset(shared)), threads, kills, may_die)
     # At first without buffers: what goes wrong there is found sooner and told in fewer steps.
+    search = Search(machine, check, steps_max, states_max)
     for machine.tso in (False, True) if tso else (False,):
-        search = Search(machine, check, steps_max, states_max)
         while not search.run():
             pass
     return Explored(len(search.seen), search.num_runs, search.outcomes)
@@ -773,7 +774,7 @@ class Machine:
         return self.changed(state, place, self.written(state[0], slot, value), state[place], tuple(rest))
 
     def take(self, state: State, place: int) -> list[State]:
-        """A thread's next access, and the same with a kill behind it where that makes a difference; none if it waits."""
+        """A thread's next access, and the same with a kill behind it where that matters; none if it has to wait."""
         memory, node, buffer = state[0], state[place], state[place + 1]
         kind, slot, value = node.kind, node.slot, None
         if kind == DONE or (buffer and SWAP <= kind <= EXCHANGE):
@@ -826,7 +827,7 @@ class Machine:
         for number, place in enumerate(self.places):
             node, buffer = state[place], state[place + 1]
             watched = bits[number] & twice
-            if buffer and not watched and not 1 << buffer[0][0] & twice:
+            if buffer and not 1 << buffer[0][0] & twice:
                 return [self.flush(state, place)], True
             if node.kind == DONE:
                 continue
@@ -841,10 +842,8 @@ class Machine:
         return self.every_move(state), False
 
     def is_own(self, state: State, place: int) -> bool:
-        """Whether a load is of what no other thread may write, or of the thread's own buffer."""
+        """Whether a load is of what no other thread may write. What is in the thread's own buffer need not be."""
         node = state[place]
-        if any(slot == node.slot for slot, _ in state[place + 1]):
-            return True
         for other in self.places:
             buffered = any(slot == node.slot for slot, _ in state[other + 1])
             if other != place and (buffered or state[other].writes & node.bit):
@@ -876,6 +875,7 @@ class Search:
         self.seen: dict[State, bool] = {}  # True while it is on the way
         self.way: list[tuple[State, list[State]]] = []
         self.outcomes: set[tuple[Any, ...]] = set()
+        self.judged: set[State] = set()
         self.num_runs = 0
 
     def run(self) -> bool:
@@ -943,6 +943,9 @@ class Search:
         results = tuple(state[place].value for place in self.machine.places)
         self.num_runs += 1
         self.outcomes.add(results)
+        if state in self.judged:
+            return
+        self.judged.add(state)
         try:
             self.check(self.words_of(state), list(results))
         except Exception as error:
@@ -979,7 +982,8 @@ class Search:
         raise Forbidden("\n".join([why, "", *lines])) from error
 
     def thread(self, place: int) -> str:
-        return f"{place // 2} {self.machine.names[place // 2]}"
+        names = self.machine.names
+        return f"{place // 2} {names[place // 2]:<{max(map(len, names))}}"
 
     def told_start(self, state: State) -> list[str]:
         machine = self.machine
@@ -995,14 +999,14 @@ class Search:
         for place in machine.places:
             if before[place + 1] and machine.flush(before, place) == after:
                 (slot, value), *_ = before[place + 1]
-                return [f"{self.thread(place):<16} memory: words[{self.index_of(slot)}] = {value}"]
+                return [f"{self.thread(place)}  memory: words[{self.index_of(slot)}] = {value}"]
             states = machine.take(before, place)
             if after in states:
-                lines = [f"{self.thread(place):<16} {self.told_access(before, place)}"]
+                lines = [f"{self.thread(place)}  {self.told_access(before, place)}"]
                 if states.index(after):
                     node = before[place]
                     victim = node.index if node.kind == KILLED else node.thread
-                    lines.append(f"{self.thread(1 + 2 * victim):<16} killed")
+                    lines.append(f"{self.thread(1 + 2 * victim)}  killed")
                 return lines
         raise AssertionError("a state follows that no step leads to")
 
