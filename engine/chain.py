@@ -25,6 +25,7 @@ Source: Michael and Scott for head, tail and helping; LCRQ (Morrison and Afek, P
 
 from engine.atomics import Words, compare_and_swap, load_acquire, store_release
 from engine.slots import (
+    AREA_STRIDE,
     GENERATION_BITS,
     GENERATION_MASK,
     HELD,
@@ -132,7 +133,7 @@ def push_into(words: Words, store: int, chain: int, tail: int, ticket: int, owne
     """Fill a cell of the block that the tail refers to, or see that the tail moves on."""
     block, generation = slot_of(tail), tail & GENERATION_MASK
     place = hint_at(words, block + FILL, generation)
-    while place < NUM_CELLS:
+    while place < words[store + AREA_STRIDE] - CELLS:
         cell = load_acquire(words, block + CELLS + place)
         age = age_of(cell, generation)
         if age >= AGE_NEWER:
@@ -189,15 +190,16 @@ def front(words: Words, store: int, chain: int, owner: int) -> tuple[int, int, i
             return NONE, 0, 0
         block, generation = slot_of(head), head & GENERATION_MASK
         place = hint_at(words, block + TAKE, generation)
+        num_cells = words[store + AREA_STRIDE] - CELLS
         age = 0
         cell = 0
-        while place < NUM_CELLS:
+        while place < num_cells:
             cell = load_acquire(words, block + CELLS + place)
             age = age_of(cell, generation)
             if age != 0 or cell & FULL_BIT != 0:
                 break
             place += 1
-        if place == NUM_CELLS:
+        if place == num_cells:
             if not advance(words, store, chain, head, owner):
                 return NONE, 0, 0
         elif age == 0:

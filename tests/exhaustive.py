@@ -17,7 +17,8 @@ A state is memory, the buffers, and of each thread where it is: instruction, liv
 frame by frame. So loops and detours that lead to the same place meet again, and a thread is run only once for each
 place and each value that it reads there, however many states that place is part of. What a lock-free thread cannot do
 is return to a state: a cycle of states is reported as an endless loop, except where a store waits in a buffer all the
-way round (the machine would have drained it).
+way round (the machine would have drained it). Whatever happens without buffers is looked at first, as that is told in
+fewer steps, and there no waiting for another thread is excused.
 
 Most orders are not worth a look: where a thread's next step touches nothing that another may still touch in a way that
 matters (both read: no matter), it is the only one taken. What a thread may still touch is learned: the search starts
@@ -29,7 +30,8 @@ Not int64 as numba has it: results of + - * << are wrapped, and a shift by less 
 numba takes a module constant of 2^63 or more for unsigned, and mixes it with int64 into floats, and here it is an int.
 What is not supported (try, with, nested functions, slices of `words`, `words` under another name) raises `Unsupported`.
 
-Turned down: replaying whole runs (a hundred times slower); histories of results as a thread's place (loops never meet).
+Turned down: replaying whole runs (most states are met on many); histories of results for a thread's place (loops
+never meet, and a wait never ends).
 Source: Sewell et al., x86-TSO, CACM 2010; Godefroid, Partial-Order Methods, LNCS 1032, for what may be left out.
 """
 
@@ -50,11 +52,9 @@ from engine import atomics
 from engine.atomics import Words
 
 STEPS_MAX = 20_000  # of one run, all threads together
-STATES_MAX = 20_000_000  # some 10 GB
+STATES_MAX = 20_000_000  # some 4 GB
 TURNS_MAX = 200_000  # of loops between two accesses
-LATE_STATES = (
-    1_000  # so many more, or as many as before, are looked at before a search that learned something starts anew
-)
+LATE_STATES = 1_000  # so many more than twice as many states, and a search that has learned something starts anew
 CHANGES_SHOWN_MAX = 40
 
 LOAD, STORE, SWAP, ADD, OR, AND, EXCHANGE, KILLED, DONE = range(9)
@@ -121,11 +121,10 @@ def explore(
     Raises:
         Forbidden: with the interleaving that led to it.
         Unsupported: a function cannot be rewritten.
-    Cost: some 100,000 states a second; a few hundred bytes a state.
+    Cost: some 100,000 states a second, each looked at two to five times in all; 200 bytes a state.
     """
     may_die = frozenset(range(len(threads)) if killable is None else killable)
     machine = Machine(setup(), Compiler(frozenset(shared)), threads, kills, may_die)
-    # At first without buffers: what goes wrong there is found sooner and told in fewer steps.
     search = Search(machine, check, steps_max, states_max)
     for machine.tso in (False, True) if tso else (False,):
         while not search.run():
@@ -633,7 +632,8 @@ class Machine:
 
     def starter(self, thread: Thread) -> Callable[[], Running]:
         bound = thread if isinstance(thread, functools.partial) else functools.partial(thread)
-        function = self.compiler.rewritten(getattr(bound.func, "py_func", bound.func))
+        source: Any = bound.func
+        function = self.compiler.rewritten(getattr(source, "py_func", source))
         if not inspect.isgeneratorfunction(function):
             raise Unsupported(f"{function.__name__}: a thread is a function of {' or '.join(self.compiler.shared)}")
         return lambda: function(None, *copy.deepcopy(bound.args), **copy.deepcopy(bound.keywords))
@@ -714,7 +714,7 @@ class Machine:
             node.running = running
         return node
 
-    def control(self, running: Running | None) -> Iterator[Hashable]:
+    def control(self, running: Any) -> Iterator[Hashable]:
         """Where each frame is, and its variables that matter."""
         numbers: dict[int, int] = {}
         while running is not None:
@@ -842,7 +842,10 @@ class Machine:
         return self.every_move(state), False
 
     def is_own(self, state: State, place: int) -> bool:
-        """Whether a load is of what no other thread may write. What is in the thread's own buffer need not be."""
+        """Whether a load is of what no other thread may write.
+
+        A store that waits in the thread's own buffer is not enough: it may reach memory first, and be overwritten.
+        """
         node = state[place]
         for other in self.places:
             buffered = any(slot == node.slot for slot, _ in state[other + 1])
@@ -974,9 +977,8 @@ class Search:
 
     def forbid(self, why: str, error: Exception | None = None) -> NoReturn:
         states = [state for state, _ in self.way]
-        lines = [self.told(before, after) for before, after in itertools.pairwise(states)]
-        lines = [line for told in lines for line in told]
-        lines = [f"  {number:>3}  {line}" for number, line in enumerate(lines, 1)]
+        steps = [line for before, after in itertools.pairwise(states) for line in self.told(before, after)]
+        lines = [f"  {number:>3}  {line}" for number, line in enumerate(steps, 1)]
         if states:
             lines = self.told_start(states[0]) + lines + self.told_end(states[-1])
         raise Forbidden("\n".join([why, "", *lines])) from error
