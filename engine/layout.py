@@ -56,14 +56,18 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Layout:
-    """The offsets of everything, in words, for some sizes."""
+    """The offsets of everything, in words, for some sizes.
 
-    def __init__(self, sizes: Sizes) -> None:
+    Args:
+        num_blocks: of the chains; by default enough for every slot to wait and for every chain to keep one.
+    """
+
+    def __init__(self, sizes: Sizes, num_blocks: int = 0) -> None:
         self.sizes = sizes
         self.end = HEADER_WORDS
         num_mailboxes = members.NUM_MEMBERS + 1 + len(sizes.mailboxes)
         num_slots = sum(klass.num_slots for klass in sizes.classes)
-        self.num_blocks = 64 + (router.NUM_CHAINS * len(sizes.pools) + 2 * num_slots // chain.NUM_CELLS)
+        self.num_blocks = num_blocks or router.NUM_CHAINS * len(sizes.pools) + 2 * num_slots // chain.NUM_CELLS + 64
         self.members = self.take((members.NUM_MEMBERS + 1) * members.MEMBER_WORDS)
         self.mailbox_words = rounded(mailbox.num_words(sizes.mailbox_log2), LINE_WORDS)
         self.mailboxes = self.take(num_mailboxes * self.mailbox_words)

@@ -1,4 +1,4 @@
-"""Processes that use the fabric are killed at any instruction: no message is lost, none is dealt with twice, no slot and
+"""Processes that use the fabric are killed at any instruction: no message is lost or dealt with twice, no slot and
 no block of a queue leaks.
 
 MINTAGE_STRESS_S says for how many seconds each (a long run: 60).

@@ -75,9 +75,9 @@ def settle(words: Words, dead: int) -> None:
             chain.settle_block(words, STORE, block, word, 7)
 
 
-def blocks_in_chain(words: Words) -> list[int]:
+def blocks_in_chain(words: Words, at: int = CHAIN) -> list[int]:
     """From the head on."""
-    found, reference = [], int(words[CHAIN + chain.HEAD])
+    found, reference = [], int(words[at + chain.HEAD])
     while reference:
         block = int(slots.slot_of(reference))
         assert block not in found, "the chain is a circle"
@@ -193,6 +193,57 @@ def test_recovery_beside_those_who_go_on_settles_each_block_once(num_passed: int
                 in_order(words, [], {})
 
             explore(end.copy, check, threads)
+
+
+def test_a_first_block_that_its_maker_is_slow_to_confirm_is_not_lost() -> None:
+    threads = [producer(11, 1, 2), producer(21, 2, 3), partial(takes, num=3, owner=4)]
+    producers = {0: range(11, 12), 1: range(21, 23)}
+    explore(lambda: chain_after(0), partial(in_order, producers=producers), threads)
+
+
+OTHER = 2
+
+
+def reuses(words: Words, hand: Words) -> list[int]:
+    """Empty the chain, use its blocks in another, use both; what then is in each."""
+    taken: list[int] = []
+    for _ in range(4):
+        take(words, 5)
+    for number in range(3):
+        if not chain.push(words, STORE, OTHER, 70 + number, 5, hand, 0):
+            taken += [NO_ROOM]
+    for number in range(2):
+        if not chain.push(words, STORE, CHAIN, 80 + number, 5, hand, 0):
+            taken += [NO_ROOM]
+    return taken
+
+
+@pytest.mark.parametrize("num_passed", [1, 2])
+def test_blocks_used_again_before_a_killed_member_is_recovered_hold_up_nobody(
+    num_passed: int,
+) -> None:
+    """Its blocks pass to another chain and back before it is recovered."""
+    ends: list[Words] = []
+
+    def note(words: Words, results: list[Any]) -> None:
+        if None in results:
+            ends.append(words.copy())
+
+    explore(lambda: chain_after(num_passed, 5), note, [producer(11, 2, 2), partial(takes, num=3, owner=3)], kills=1)
+
+    def check(words: Words, results: list[Any]) -> None:
+        assert results[0] == (), "there was no room"
+        for dead in (2, 3):
+            settle(words, dead)
+        in_chains = [*blocks_in_chain(words), *blocks_in_chain(words, OTHER)]
+        states = {block: int(words[block]) & slots.STATE_MASK for block in range(BLOCKS, len(words), BLOCK_WORDS)}
+        assert sorted(in_chains) == [block for block, state in states.items() if state != slots.FREE]
+        assert {states[block] for block in in_chains} == {slots.LINKED}
+        assert [take(words, 1) for _ in range(3)] == [80, 81, NONE]
+
+    assert len(ends) > 10
+    for end in ends:
+        explore(end.copy, check, [partial(reuses, hand=np.zeros(2, np.int64))], tso=False)
 
 
 def test_without_a_block_left_a_producer_is_told_and_nothing_is_lost() -> None:
