@@ -6,7 +6,8 @@ An hour of a production trace (its arrivals and token counts) on 16 equal server
 their capacity; tiers, values, deadlines and noise are drawn from a documented distribution (bench.scheduling_world).
 Each policy sees what an engine sees: predicted cost, value, deadline, tier. `mintage` is the router that runs in
 production, on memory of its own (bench.scheduling_router); the others are in bench.scheduling_policies. All get the
-same jobs, and are divided by the same upper bound: no policy that knows the future could have more (bench.scheduling_bound).
+same jobs and are divided by the same upper bound: no policy, even one that knows the future, could have more
+(bench.scheduling_bound).
 
 The table has the mean over seeds, and the longest that a request of the lowest tier waited before it was served. In the
 JSON, `loads` is load -> policy -> share of the bound. Deterministic for the same trace and seeds, on any machine.

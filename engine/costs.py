@@ -11,7 +11,7 @@ prediction, too. All three forget with a half-life counted in observations.
   and Navara, CAIP 2005). Turned down: the usual recursion on the covariance. Where features do not vary, as in a pool
   that paints one size, forgetting makes it grow without bound (wind-up), and weights become negative.
 - Level: the least squares step along the shape goes first, and all that was learned before counts as seen at the new
-  level. So a slower machine changes one number, and the weight of a feature that was long not seen keeps up.
+  level. So a slower machine changes one number, and the weight of a feature that was long not seen about keeps up.
 - Jumps: forgetting alone follows a machine that became three times slower in three half-lives. A two-sided CUSUM of the
   log ratios (Page, Biometrika 1954) notices within some ten observations; the level jumps by the median ratio since the
   change began, and the histogram, which is relative, remains valid.
@@ -37,8 +37,8 @@ import msgspec
 from engine.errors import InvalidRequest, NotFound, StartFailed
 
 HALF_LIFE = 256.0
-SECONDS_MAX, FEATURE_MAX = 1e7, 1e12
-"""Nothing takes four months; a hundred steps of ten gigapixels."""
+SECONDS_MIN, SECONDS_MAX, FEATURE_MAX = 1e-6, 1e7, 1e12
+"""Less is taken for a microsecond, and nothing takes four months; a hundred steps of ten gigapixels."""
 
 BINS_PER_OCTAVE, OCTAVES = 16, 4
 NUM_BINS = 2 * OCTAVES * BINS_PER_OCTAVE
@@ -52,7 +52,7 @@ RATIO_MAX = 8.0
 WEIGHT_RANGE, LEVEL_RANGE, JUMP_MAX = 1e6, 1e9, 1024.0
 """How far weights stay from the guess and the level from one, and how far it jumps at once."""
 INFORMATION_MIN = 1e-200
-"""A feature not seen for so long that its information underflows keeps its weight."""
+"""What teaches less, a feature too small to be squared, teaches nothing."""
 
 SLACK, ALARM, CLIP, SPREAD_MIN = 0.75, 8.0, 3.0, 0.07
 """CUSUM in spreads of the log ratio (at least a twentieth): what is no change, when to believe one, the most that one
@@ -75,7 +75,7 @@ def invalid(where: str, value: object) -> InvalidRequest:
 
 
 def bin_of(ratio: float) -> int:
-    return min(max(int((math.log2(max(ratio, 1.0 / JUMP_MAX)) + OCTAVES) * BINS_PER_OCTAVE), 0), NUM_BINS - 1)
+    return min(max(int((math.log2(ratio) + OCTAVES) * BINS_PER_OCTAVE), 0), NUM_BINS - 1)
 
 
 def prior_counts() -> list[float]:
@@ -214,12 +214,13 @@ class ServiceTime(msgspec.Struct):
                 self.matrix[index][index] = feature / (weight * units)
                 self.vector[index] = feature / units
         self.num_observed += 1
+        seconds = max(float(seconds), SECONDS_MIN)
         ratio = seconds / (self.level * units)
         growth = 2.0 ** (1.0 / self.half_life)
-        self.recent.append((row, float(seconds), self.ratios.add(ratio, growth)))
+        self.recent.append((row, seconds, self.ratios.add(ratio, growth)))
         del self.recent[:-RECENT_MAX]
         self.learn([feature / units for feature in row], min(ratio, RATIO_MAX), 1.0 / growth)
-        self.watch(math.log2(max(ratio, 1.0 / JUMP_MAX)))
+        self.watch(math.log2(ratio))
 
     def units(self, features: Sequence[float]) -> float:
         """Seconds at level one; above zero."""
@@ -248,7 +249,7 @@ class ServiceTime(msgspec.Struct):
         self.level = min(max(self.level * step, 1.0 / LEVEL_RANGE), LEVEL_RANGE)
         for index, line in enumerate(self.matrix):
             vector[index] /= step
-            if line[index] > INFORMATION_MIN:
+            if row[index] > 0.0 and line[index] > INFORMATION_MIN:
                 weight = shape[index] + (vector[index] - sum(map(mul, line, shape))) / line[index]
                 guess = self.guess[index]
                 shape[index] = min(max(weight, guess / WEIGHT_RANGE), guess * WEIGHT_RANGE)

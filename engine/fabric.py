@@ -137,7 +137,10 @@ class Fabric:
     def mailbox_at(self, address: int) -> int:
         """The mailbox of a reply address; 0 if that member is gone."""
         number = address & ((1 << EPOCH_SHIFT) - 1)
-        if not 0 < number <= members.NUM_MEMBERS or self.epoch_of(number) != address >> EPOCH_SHIFT:
+        if not 0 < number <= members.NUM_MEMBERS:
+            return 0
+        word = int(self.words[members.member_at.py_func(self.layout.members, number)])
+        if word & members.STATE_MASK != members.ALIVE or word >> members.EPOCH_SHIFT != address >> EPOCH_SHIFT:
             return 0
         return self.layout.mailboxes + number * self.layout.mailbox_words
 

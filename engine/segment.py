@@ -25,7 +25,7 @@ import numpy as np
 from engine import members
 from engine.atomics import WORD_BYTES, Words
 from engine.errors import StartFailed, Unavailable
-from engine.layout import HEADER_WORDS, MAGIC, MAGIC_WORD, MEMBERS, Layout, Sizes, read_sizes
+from engine.layout import MAGIC, MAGIC_WORD, MEMBERS, PAGE_WORDS, Layout, Sizes, read_sizes
 from engine.members import member_at
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -166,22 +166,23 @@ def _nobody(path: Path) -> Unavailable:
 
 
 def _opened(path: Path) -> Segment | None:
-    """The segment that lies there, if a member of it is alive; else nothing is left of it afterwards."""
+    """The segment that lies there, if a member of it is alive."""
     try:
         with (path / FILE).open("r+b") as file:
             memory = mmap.mmap(file.fileno(), 0)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError):  # the latter: it is empty
         return None
-    words: Words = np.frombuffer(memory, np.int64)
-    if len(words) < HEADER_WORDS or words[MAGIC] != MAGIC_WORD or not living(words):
-        _clear(path)
-        return None
-    return Segment(path, memory, Layout(read_sizes(words)))
+    if len(memory) % (PAGE_WORDS * WORD_BYTES) == 0:
+        words: Words = np.frombuffer(memory, np.int64)
+        if words[MAGIC] == MAGIC_WORD and living(words):
+            return Segment(path, memory, Layout(read_sizes(words)))
+    return None
 
 
 def _made(path: Path, sizes: Sizes) -> Segment:
-    """A new, empty segment."""
-    _clear(path)
+    """A new, empty segment in the place of whatever lies there."""
+    for entry in path.iterdir():
+        entry.unlink()
     layout = Layout(sizes)
     num_bytes = layout.num_words * WORD_BYTES
     handle = os.open(path / FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
@@ -203,11 +204,6 @@ def _made(path: Path, sizes: Sizes) -> Segment:
     layout.initialise(segment.words)
     segment.words[MAGIC] = MAGIC_WORD
     return segment
-
-
-def _clear(path: Path) -> None:
-    for entry in path.iterdir():
-        entry.unlink()
 
 
 def leave(segment: Segment, number: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from exhaustive import Thread, explore
 
 from engine import chain, slots
-from engine.atomics import Words
+from engine.atomics import Words, compare_and_swap
 from engine.slots import NONE
 
 CHAIN, STORE, HINTS, BLOCKS = 0, 8, 16, 24
@@ -195,10 +195,24 @@ def test_recovery_beside_those_who_go_on_settles_each_block_once(num_passed: int
             explore(end.copy, check, threads)
 
 
+def confirms(words: Words, held: int) -> int:
+    """The last steps of who made the first block of the chain."""
+    compare_and_swap(words, BLOCKS, held, slots.with_state(held, slots.LINKED, 0))
+    compare_and_swap(words, CHAIN + chain.TAIL, 0, slots.ticket_of(BLOCKS, held))
+    return 0
+
+
 def test_a_first_block_that_its_maker_is_slow_to_confirm_is_not_lost() -> None:
-    threads = [producer(11, 1, 2), producer(21, 2, 3), partial(takes, num=3, owner=4)]
-    producers = {0: range(11, 12), 1: range(21, 23)}
-    explore(lambda: chain_after(0), partial(in_order, producers=producers), threads)
+    def setup() -> Words:
+        words = chain_after(0)
+        block = chain.hold(words, STORE, CHAIN, 0, 2, np.zeros(2, np.int64), 0)
+        assert block == BLOCKS
+        words[CHAIN + chain.HEAD] = slots.ticket_of(block, int(words[block]))
+        return words
+
+    held = int(setup()[BLOCKS])
+    threads = [partial(confirms, held=held), producer(21, 3, 3), partial(takes, num=3, owner=4)]
+    explore(setup, partial(in_order, producers={0: range(0), 1: range(21, 24)}), threads)
 
 
 OTHER = 2

