@@ -204,7 +204,7 @@ def front(words: Words, store: int, chain: int, owner: int) -> tuple[int, int, i
                 return NONE, 0, 0
         elif age == 0:
             return block + CELLS + place, cell, head
-        elif age < AGE_NEWER and load_acquire(words, chain + HEAD) == head:
+        elif age < AGE_NEWER:
             return NONE, 0, 0
 
 
@@ -227,7 +227,7 @@ def advance(words: Words, store: int, chain: int, head: int, owner: int) -> bool
     if age >= AGE_NEWER:
         return True
     if age > 0:
-        return load_acquire(words, chain + HEAD) != head
+        return False
     reference = following & TICKET_MASK
     confirm(words, reference)
     compare_and_swap(words, chain + TAIL, head, reference)  # the head never passes the tail

@@ -237,34 +237,38 @@ class ServiceTime(msgspec.Struct):
 
     def learn(self, row: list[float], ratio: float, keep: float) -> None:
         """Least squares: features in units of what was predicted, the ratio to it, and what to keep of all before."""
-        shape, vector = self.shape, self.vector
+        shape, matrix, vector = self.shape, self.matrix, self.vector
+        places = range(len(row))
         known, observed = 0.0, 0.0
-        for index, feature in enumerate(row):
-            line = [keep * old + feature * other for old, other in zip(self.matrix[index], row, strict=True)]
-            self.matrix[index] = line
-            vector[index] = keep * vector[index] + feature * ratio
-            known += shape[index] * sum(map(mul, line, shape))
-            observed += shape[index] * vector[index]
+        for index in places:
+            feature, weight, line = row[index], shape[index], matrix[index]
+            matrix[index] = line = [keep * line[other] + feature * row[other] for other in places]
+            vector[index] = value = keep * vector[index] + feature * ratio
+            known += weight * sum(map(mul, line, shape))
+            observed += weight * value
         step = max(observed / known, 1.0 / RATIO_MAX)
         self.level = min(max(self.level * step, 1.0 / LEVEL_RANGE), LEVEL_RANGE)
-        for index, line in enumerate(self.matrix):
-            vector[index] /= step
+        for index in places:
+            line = matrix[index]
+            vector[index] = value = vector[index] / step
             if row[index] > 0.0 and line[index] > INFORMATION_MIN:
-                weight = shape[index] + (vector[index] - sum(map(mul, line, shape))) / line[index]
-                guess = self.guess[index]
-                shape[index] = min(max(weight, guess / WEIGHT_RANGE), guess * WEIGHT_RANGE)
+                weight = shape[index] + (value - sum(map(mul, line, shape))) / line[index]
+                least = self.guess[index] / WEIGHT_RANGE
+                most = self.guess[index] * WEIGHT_RANGE
+                shape[index] = least if weight < least else most if weight > most else weight
 
     def watch(self, octaves: float) -> None:
         """Add a log ratio to the CUSUMs, and jump if one says that the level is another. What is usual is what was so
         when nothing was suspected: else a change would soon be usual itself."""
-        if not any(self.drift) and not self.num_observed % USUAL_EVERY:
+        if not self.num_observed % USUAL_EVERY and not any(self.drift):
             low, high = self.ratios.quantile(0.16), self.ratios.quantile(0.84)
             self.centre, self.spread = (low + high) / 2.0, max((high - low) / 2.0, SPREAD_MIN)
         deviation = min(max((octaves - self.centre) / self.spread, -CLIP), CLIP)
-        for side, signed in enumerate((deviation, -deviation)):
-            self.drift[side] = max(self.drift[side] + signed - SLACK, 0.0)
-            self.runs[side] = self.runs[side] + 1 if self.drift[side] else 0
-            if self.drift[side] > ALARM:
+        for side, signed in ((0, deviation), (1, -deviation)):
+            drift = self.drift[side] + signed - SLACK
+            self.runs[side] = self.runs[side] + 1 if drift > 0.0 else 0
+            self.drift[side] = drift if drift > 0.0 else 0.0
+            if drift > ALARM:
                 self.jump(self.recent[-self.runs[side] :])
                 return
 

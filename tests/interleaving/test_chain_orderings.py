@@ -147,6 +147,22 @@ def test_two_consumers_take_out_a_block_once(num_passed: int) -> None:
     assert len(found.outcomes) > 3, "the search has seen too little"
 
 
+@pytest.mark.parametrize("num_pushed", [1, 2])
+def test_a_chain_that_is_never_empty_is_never_found_empty_though_blocks_are_used_again(num_pushed: int) -> None:
+    def setup() -> Words:
+        words = chain_after(0)
+        for ticket in (31, 32, 33):
+            assert chain.push(words, STORE, CHAIN, ticket, 1, np.zeros(2, np.int64), 0)
+        return words
+
+    def check(words: Words, results: list[Any]) -> None:
+        assert [len(results[0]), len(results[1])] == [1, 2], f"found empty: {results}"
+        in_order(words, [*results, 3], {2: range(11, 13), 3: range(31, 34)})
+
+    threads = [partial(takes, num=1, owner=2), partial(takes, num=2, owner=3), producer(11, num_pushed, 4)]
+    explore(setup, check, threads)
+
+
 @pytest.mark.parametrize("num_passed", [0, 1, 2])
 def test_whoever_is_killed_no_block_is_lost(num_passed: int) -> None:
     threads = [producer(11, 2, 2), partial(takes, num=2, owner=3)]
