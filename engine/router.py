@@ -269,9 +269,9 @@ def choose(words: Words, pool: int, now_tick: int, weights: Weights, earliest: b
             number = wheel * NUM_NEAR + (oldest[wheel] + ahead & NUM_NEAR - 1)
             klass = top_class(words, pool, number)
             if klass != NOTHING:
-                if earliest:
-                    return number, klass
                 slack = wheel * NUM_NEAR + ahead
+                if earliest and weights[CHANCE + slack] >= 0.5:
+                    return number, klass
                 loss = 1.0 - weights[PATIENCE + slack] * (1.0 - weights[haste + klass])
                 worth = DENSITIES[klass] * weights[CHANCE + slack] * loss
                 if worth > best:

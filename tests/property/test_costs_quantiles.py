@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.costs import BINS_PER_OCTAVE, FEATURE_MAX, OCTAVES, RATIO_MAX, SECONDS_MAX, ServiceTime
+from engine.service_time import BINS_PER_OCTAVE, FEATURE_MAX, OCTAVES, RATIO_MAX, SECONDS_MAX, ServiceTime
 
 LEVELS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 SEEDS = st.integers(0, 2**32 - 1)

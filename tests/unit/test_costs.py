@@ -6,9 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import costs
-from engine.costs import CostModel, Knowledge, PassRate, Rate, Rung, ServiceTime, outlook
+from engine import costs, service_time
+from engine.costs import CostModel, Knowledge, PassRate, Rate, Rung, outlook
 from engine.errors import InvalidRequest, NotFound, StartFailed
+from engine.service_time import ServiceTime
 
 GUESS = (0.05, 1e-4, 1e-2)
 SMALL = Rate("text-edge", "small", 1_000, GUESS)
@@ -145,7 +146,7 @@ def test_no_time_left_is_no_chance_and_for_ever_is_certain() -> None:
 
 def test_a_histogram_goes_on_when_its_increments_have_grown_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     service = taught(300, half_life=32)
-    monkeypatch.setattr(costs, "INCREMENT_MAX", 2.0)
+    monkeypatch.setattr(service_time, "INCREMENT_MAX", 2.0)
     again = taught(300, half_life=32)
     assert again.ratios.increment <= 2.0
     assert again.quantile(FEATURES, 0.9) == pytest.approx(service.quantile(FEATURES, 0.9))
