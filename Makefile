@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ONCE ?=
 
-.PHONY: run test check bench bench-ledger bench-peers load setup lock clean
+.PHONY: run test check bench bench-ledger bench-router bench-peers load setup lock clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ bench: $(STAMP)
 
 bench-ledger: $(STAMP)
 	@$(BIN)/python -m bench.ledger $(ARGS)
+
+bench-router: $(STAMP)
+	@$(BIN)/python -m bench.router $(ARGS)
+	@$(BIN)/python -m bench.scheduling $(ARGS)
 
 # What ledger and router are compared with, beside SQLite and LMDB; PostgreSQL and Redis themselves are Debian packages.
 bench-peers: $(STAMP)

@@ -235,7 +235,7 @@ def claim(
 
     Args:
         weights: `weights_of` the pool.
-        earliest: take the earliest latest start instead.
+        earliest: take the earliest latest start instead that has an even chance or better.
     """
     tick_ns = words[pool + TICK]
     now_tick = now_ns // tick_ns
