@@ -98,7 +98,6 @@ def claim(words: Words, area: int, owner: int, hand: Words, at: int) -> int:
         hand: int64[...], the thread's own; its two words at `at` are this area's.
     Cost: one compare-and-swap, and one more for some slots; a look at all of the words if none seems to be free.
     """
-    looked = False
     while True:
         while hand[at + HAND_BITS] != 0:
             bits = hand[at + HAND_BITS]
@@ -110,10 +109,8 @@ def claim(words: Words, area: int, owner: int, hand: Words, at: int) -> int:
                 desired = ((word >> GENERATION_SHIFT) + 1 << GENERATION_SHIFT) | (owner << OWNER_SHIFT) | WRITING
                 if compare_and_swap(words, slot, word, desired):
                     return slot
-        if not refill(words, area, hand, at):
-            if looked or not make_hints(words, area):
-                return NONE
-            looked = True
+        if not refill(words, area, hand, at) and not make_hints(words, area):
+            return NONE
 
 
 @njit(nogil=True)
@@ -126,7 +123,7 @@ def refill(words: Words, area: int, hand: Words, at: int) -> bool:
             number -= num_words
         place = words[area + AREA_HINTS] + number
         seen = load_acquire(words, place)
-        if seen != 0:
+        while seen != 0:
             wanted = seen
             if words[area + AREA_AT_ONCE] == 1:
                 wanted = seen & -seen
@@ -135,6 +132,7 @@ def refill(words: Words, area: int, hand: Words, at: int) -> bool:
                 hand[at + HAND_WORD] = number
                 hand[at + HAND_BITS] = taken
                 return True
+            seen = load_acquire(words, place)
     return False
 
 
