@@ -93,7 +93,6 @@ as any."""
 STEEPNESS, CURVE = 1.5, 0.3
 
 PRICE_SHIFT = 16
-PRICE_MAX = NUM_CLASSES - 1 << PRICE_SHIFT
 PRICE_STEP = 1 << 12
 """The price is a class in 2^16ths; a mean service time of work moves it by a sixteenth of a class."""
 
@@ -258,7 +257,7 @@ def claim(
 def choose(words: Words, pool: int, now_tick: int, weights: Weights, earliest: bool) -> tuple[int, int]:
     """The bin and class of the best that seems to wait; NOTHING, NOTHING if nothing does."""
     best, best_number, best_class = -1.0, NOTHING, NOTHING
-    haste = HASTE + NUM_CLASSES - (load_acquire(words, pool + PRICE) >> PRICE_SHIFT)
+    haste = HASTE + NUM_CLASSES - price_class(words, pool)
     wheels = load_acquire(words, pool + NEAR), load_acquire(words, pool + FAR)
     oldest = now_tick - BACK_TICKS - GUARD_TICKS, (now_tick >> FAR_TICKS_LOG2) - 1
     for wheel in range(2):
@@ -331,20 +330,31 @@ def take_late(words: Words, pool: int, owner: int) -> int:
     return take(words, pool, pool + LATE, owner)
 
 
+@njit(nogil=True, inline="always")
+def price_class(words: Words, pool: int) -> int:
+    """The class that the price is in. The word may stray a little beyond the classes: many change it at once."""
+    return min(max(load_acquire(words, pool + PRICE) >> PRICE_SHIFT, 0), NUM_CLASSES - 1)
+
+
+@njit(nogil=True, inline="always")
+def price_step(words: Words, pool: int, slot: int) -> int:
+    """How far the price moves for a message: by its cost, at most a class."""
+    return min(PRICE_STEP * words[slot + COST] // words[pool + MEAN], 1 << PRICE_SHIFT)
+
+
 @njit(nogil=True)
 def served(words: Words, pool: int, slot: int) -> None:
     """Work below the price was served: the price is too high."""
-    price = load_acquire(words, pool + PRICE)
-    if words[slot + CLASS] & 0xFF < price >> PRICE_SHIFT:
-        fetch_add(words, pool + PRICE, -min(PRICE_STEP * words[slot + COST] // words[pool + MEAN], price))
+    if words[slot + CLASS] & 0xFF < price_class(words, pool):
+        fetch_add(words, pool + PRICE, -price_step(words, pool, slot))
 
 
 @njit(nogil=True)
 def lost(words: Words, pool: int, slot: int) -> None:
     """Work at the price or above came too late: the price is too low."""
-    price = load_acquire(words, pool + PRICE)
-    if words[slot + CLASS] & 0xFF >= price >> PRICE_SHIFT and price < PRICE_MAX:
-        fetch_add(words, pool + PRICE, PRICE_STEP * words[slot + COST] // words[pool + MEAN])
+    price = price_class(words, pool)
+    if words[slot + CLASS] & 0xFF >= price and price < NUM_CLASSES - 1:
+        fetch_add(words, pool + PRICE, price_step(words, pool, slot))
 
 
 @njit(nogil=True)
